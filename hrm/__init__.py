@@ -1,0 +1,1 @@
+"""Recursive reasoning models with learned halting."""

@@ -1,0 +1,122 @@
+"""What every stopper shares: the step limit, exploration while training, and the shape of a loss.
+
+A policy knows a step's outputs and step counts, never a model.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from hrm.rng import draw
+
+Exploration = Literal["per_step", "per_episode"]
+MIN_STEPS = "min_steps"
+
+
+class Decision(NamedTuple):
+    """What a policy says after a step: who halts, and the random and extra state that follow."""
+
+    halted: Bool[Tensor, " slots"]
+    rng: Int[Tensor, " slots"]
+    extra: dict[str, Tensor]
+
+
+def bce_sum(
+    logits: Float[Tensor, " slots"], targets: Tensor, counted: Bool[Tensor, " slots"]
+) -> Float[Tensor, ""]:
+    """Binary cross-entropy of `logits` with `targets` in [0, 1], summed over the counted slots."""
+    losses = F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="none")
+    return torch.where(counted, losses, 0.0).sum()
+
+
+class Halting(ABC):
+    """A stopper: `decide` says after each step which slots halt, `losses` trains its head.
+
+    Args:
+        max_steps: every sequence ends at this step at the latest (1 or more).
+        exploration_prob: chance, in training, that halting is held back to a step drawn evenly
+            from 2..max_steps.
+        exploration: `per_step` draws anew at every step (published code), `per_episode` once per
+            sequence (the paper). More exploration means more steps, never fewer.
+    """
+
+    needs_next_q = False
+    """In training the model must evaluate the head once more, one step ahead (`next_target`)."""
+    learned = True
+    """Whether the policy ever halts before `max_steps`."""
+
+    def __init__(
+        self,
+        max_steps: int,
+        exploration_prob: float = 0.0,
+        exploration: Exploration = "per_step",
+    ) -> None:
+        self.max_steps = max_steps
+        self.exploration_prob = exploration_prob
+        self.exploration = exploration
+
+    @abstractmethod
+    def wants(self, outputs: dict[str, Tensor]) -> Bool[Tensor, " slots"]:
+        """The policy's own wish, before the step limit and exploration."""
+
+    @abstractmethod
+    def losses(
+        self,
+        outputs: dict[str, Tensor],
+        correct: Bool[Tensor, " slots"],
+        counted: Bool[Tensor, " slots"],
+    ) -> dict[str, Float[Tensor, ""]]:
+        """The head's losses by name, summed over `counted` slots (those with any label)."""
+
+    def next_target(
+        self, next_outputs: dict[str, Tensor], is_last: Bool[Tensor, " slots"]
+    ) -> dict[str, Tensor]:
+        """Targets made from the step that follows, to be added to the outputs."""
+        raise NotImplementedError(f"{type(self).__name__} looks at no further step")
+
+    def fresh_extra(self, slots: int, device: torch.device) -> dict[str, Tensor]:
+        """What the policy keeps per slot, as a new sequence has it."""
+        if self.exploration == "per_episode":
+            return {MIN_STEPS: torch.zeros(slots, dtype=torch.int32, device=device)}
+        return {}
+
+    @torch.no_grad()
+    def decide(
+        self,
+        outputs: dict[str, Tensor],
+        steps: Int[Tensor, " slots"],
+        rng: Int[Tensor, " slots"],
+        extra: dict[str, Tensor],
+        *,
+        training: bool,
+        adaptive: bool,
+    ) -> Decision:
+        """Who halts after step number `steps`.
+
+        Training follows the policy with exploration; evaluation runs to `max_steps` (the published
+        way) unless `adaptive`, which follows the policy alone.
+        """
+        halted = steps >= self.max_steps
+        if not (training or adaptive) or self.max_steps == 1 or not self.learned:
+            return Decision(halted, rng, extra)
+        halted = halted | self.wants(outputs)
+        if training and self.exploration_prob > 0:
+            drawn, rng = self._draw_min_steps(rng)
+            if self.exploration == "per_episode":
+                drawn = torch.where(steps == 1, drawn, extra[MIN_STEPS])
+                extra = {**extra, MIN_STEPS: drawn}
+            halted = halted & (steps >= drawn)
+        return Decision(halted, rng, extra)
+
+    def _draw_min_steps(self, rng: Tensor) -> tuple[Tensor, Tensor]:
+        """With `exploration_prob` a number of 2..max_steps, else 0."""
+        explores, rng = draw(rng)
+        where, rng = draw(rng)
+        steps = 2 + (where * (self.max_steps - 1)).to(torch.int32)
+        return torch.where(explores < self.exploration_prob, steps, 0).to(torch.int32), rng

@@ -1,0 +1,264 @@
+"""What HRM and TRM share: embeddings, heads, and the step around a recursion.
+
+A subclass of `Inner` gives the networks and the recursion; `ACTModel` does refill -> one step ->
+the halting policy decides.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from hrm.carry import Carry, per_slot
+from hrm.errors import UserError
+from hrm.layers import (
+    Attention,
+    CastedEmbedding,
+    CastedLinear,
+    RotaryEmbedding,
+    SwiGLU,
+    cast_once,
+    rms_norm,
+    trunc_normal_init_,
+)
+from hrm.models.config import TokenModelConfig
+from hrm.models.sparse_embedding import CastedSparseEmbedding
+from hrm.rng import slot_states
+
+
+class Latents(NamedTuple):
+    """The two latents that recur, each `(slots, positions, hidden_size)` in `forward_dtype`."""
+
+    z_H: Tensor
+    z_L: Tensor
+
+
+class Block(nn.Module):
+    """Attention, then SwiGLU, each followed by a norm of the sum (post-norm)."""
+
+    def __init__(self, config: TokenModelConfig) -> None:
+        super().__init__()
+        self.self_attn = Attention(config.hidden_size, config.num_heads)
+        self.mlp = SwiGLU(config.hidden_size, config.expansion, config.ffn_multiple)
+        self.eps = config.rms_norm_eps
+
+    def forward(self, x: Tensor, rotary: RotaryEmbedding | None) -> Tensor:
+        x = rms_norm(x + self.self_attn(x, rotary), self.eps)
+        return rms_norm(x + self.mlp(x), self.eps)
+
+
+class ReasoningModule(nn.Module):
+    """A level: the injection is added to the state, then the layers follow."""
+
+    def __init__(self, layers: list[nn.Module]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(
+        self, state: Tensor, injection: Tensor, rotary: RotaryEmbedding | None = None
+    ) -> Tensor:
+        x = state + injection
+        for layer in self.layers:
+            x = layer(x, rotary)
+        return x
+
+
+class Inner(nn.Module):
+    """One step from latents to latents and heads. Subclasses set the levels and `cycles`."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+        self.dtype: torch.dtype = getattr(torch, config.forward_dtype)
+        width, positions = config.hidden_size, config.seq_len + config.puzzle_positions
+        std = 1 / math.sqrt(width)
+
+        self.embed_tokens = CastedEmbedding(config.vocab_size, width, std, self.dtype)
+        self.lm_head = CastedLinear(width, config.vocab_size)
+        self.q_head = CastedLinear(width, 2, bias=True)
+        if config.puzzle_emb_ndim:
+            self.puzzle_emb = CastedSparseEmbedding(
+                config.num_puzzle_identifiers,
+                config.puzzle_emb_ndim,
+                config.batch_size,
+                cast_to=self.dtype,
+            )
+        if config.pos_encodings == "rope":
+            head_dim = width // config.num_heads
+            self.rotary_emb = RotaryEmbedding(head_dim, positions, config.rope_theta)
+        elif config.pos_encodings == "learned":
+            self.embed_pos = CastedEmbedding(positions, width, std, self.dtype)
+        self.make_levels(config)
+
+        # Initial latents are drawn once and stay: buffers, saved with the weights.
+        self.register_buffer("H_init", trunc_normal_init_(torch.empty(width)))
+        self.register_buffer("L_init", trunc_normal_init_(torch.empty(width)))
+        # An untrained head ties at about 0.7 %, and halting needs a strict lead.
+        with torch.no_grad():
+            self.q_head.weight.zero_()
+            assert self.q_head.bias is not None
+            self.q_head.bias.fill_(-5.0)
+        self._linears = [m for m in self.modules() if isinstance(m, CastedLinear)]
+
+    H_init: Tensor
+    L_init: Tensor
+
+    def make_levels(self, config: Any) -> None:
+        """Create the networks of the two levels."""
+        raise NotImplementedError
+
+    def cycles(self) -> list[Callable[[Latents, Tensor], Latents]]:
+        """A step's cycles in order: `(latents, input embedding) -> latents`."""
+        raise NotImplementedError
+
+    def default_grad_cycles(self) -> int:
+        """How many of the last cycles carry gradient as published."""
+        raise NotImplementedError
+
+    @property
+    def rotary(self) -> RotaryEmbedding | None:
+        return getattr(self, "rotary_emb", None)
+
+    def casted(self) -> Any:
+        """Within this block parameters are cast to `forward_dtype` once."""
+        return cast_once(self._linears, self.dtype)
+
+    def empty_latents(self, slots: int, device: torch.device) -> Latents:
+        """Room for the latents; the first refill fills it, since every slot counts as halted."""
+        config = self.config
+        shape = (slots, config.seq_len + config.puzzle_positions, config.hidden_size)
+        return Latents(*(torch.zeros(shape, dtype=self.dtype, device=device) for _ in range(2)))
+
+    def reset_latents(self, latents: Latents, where: Bool[Tensor, " slots"]) -> Latents:
+        """Initial latents where asked for."""
+        return Latents(
+            torch.where(per_slot(where, latents.z_H), self.H_init.to(self.dtype), latents.z_H),
+            torch.where(per_slot(where, latents.z_L), self.L_init.to(self.dtype), latents.z_L),
+        )
+
+    def embed(self, data: Mapping[str, Tensor]) -> Float[Tensor, "slots positions width"]:
+        """Tokens, puzzle embedding in front, learned positions; scaled by the root of the width."""
+        x = self.embed_tokens(data["inputs"])
+        if self.config.puzzle_emb_ndim:
+            puzzle = self.puzzle_emb(data["puzzle_identifiers"])
+            shape = (-1, self.config.puzzle_positions, self.config.hidden_size)
+            missing = shape[1] * shape[2] - puzzle.shape[-1]
+            puzzle = nn.functional.pad(puzzle, (0, missing)).view(shape)
+            x = torch.cat((puzzle, x), dim=1)
+        if self.config.pos_encodings == "learned":
+            # Keeps the variance of the sum at that of one part.
+            x = math.sqrt(0.5) * (x + self.embed_pos.embedding_weight.to(self.dtype))
+        return math.sqrt(self.config.hidden_size) * x
+
+    def recur(self, latents: Latents, x: Tensor) -> Latents:
+        """All cycles of a step: the first without gradient, the last with it."""
+        cycles = self.cycles()
+        first_with_grad = max(0, len(cycles) - (self.config.grad_cycles or self.default_grad_cycles()))
+        with torch.no_grad():
+            for cycle in cycles[:first_with_grad]:
+                latents = cycle(latents, x)
+        for cycle in cycles[first_with_grad:]:
+            if self.config.gradient_checkpointing and torch.is_grad_enabled():
+                latents = checkpoint(cycle, latents, x, use_reentrant=False)
+            else:
+                latents = cycle(latents, x)
+        return latents
+
+    def q_values(self, z_H: Tensor) -> dict[str, Float[Tensor, " slots"]]:
+        """The two values as float32 logits."""
+        pooled = z_H[:, 0] if self.config.q_pool == "first" else z_H.mean(1)
+        q = self.q_head(pooled).to(torch.float32)
+        return {"q_halt_logits": q[:, 0], "q_continue_logits": q[:, 1]}
+
+    def heads(self, z_H: Tensor) -> dict[str, Tensor]:
+        """Token logits `(slots, seq_len, vocab_size)`, none for puzzle positions, and values."""
+        logits = self.lm_head(z_H[:, self.config.puzzle_positions :])
+        return {"logits": logits, **self.q_values(z_H)}
+
+
+class ACTModel(nn.Module):
+    """A recursion with a halting policy: `carry, outputs = model(carry, batch)` is one step."""
+
+    config_type: ClassVar[type[TokenModelConfig]]
+    inner_type: ClassVar[type[Inner]]
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        given = config if isinstance(config, self.config_type) else self.config_type(**config)
+        self.config: Any = given
+        self.inner = self.inner_type(given)
+        self.halting = given.make_halting()
+
+    @property
+    def puzzle_emb(self) -> CastedSparseEmbedding:
+        """The sparse puzzle embedding; AttributeError when `puzzle_emb_ndim` is 0."""
+        return self.inner.puzzle_emb
+
+    def initial_carry(
+        self, batch: Mapping[str, Tensor], seed: int | None = None, first_slot: int = 0
+    ) -> Carry:
+        """A carry with every slot halted: the first step admits the batch it is given.
+
+        Args:
+            batch: an example of the batches to come, `inputs` `(slots, seq_len)` among its keys;
+                keys that the model does not know travel along.
+            seed, first_slot: of the slots' random numbers; by default drawn from torch's state.
+        """
+        inputs = batch["inputs"]
+        if inputs.ndim != 2 or inputs.shape[1] != self.config.seq_len:
+            raise UserError(
+                f"inputs: shape {tuple(inputs.shape)}, but the model reads (slots, "
+                f"{self.config.seq_len})"
+            )
+        slots, device = inputs.shape[0], inputs.device
+        if seed is None:
+            seed = int(torch.randint(2**62, ()))
+        return Carry(
+            inner_carry=self.inner.empty_latents(slots, device),
+            steps=torch.zeros(slots, dtype=torch.int32, device=device),
+            halted=torch.ones(slots, dtype=torch.bool, device=device),
+            current_data={k: torch.zeros_like(v) for k, v in batch.items()},
+            rng=slot_states(seed, slots, first_slot, device),
+            extra=self.halting.fresh_extra(slots, device),
+        )
+
+    def forward(
+        self, carry: Carry, batch: Mapping[str, Tensor], *, adaptive: bool = False
+    ) -> tuple[Carry, dict[str, Tensor]]:
+        """Refill, one step, and the policy's decision.
+
+        Args:
+            carry: from `initial_carry` or the previous step.
+            batch: rows for the halted slots; rows of running slots are not looked at.
+            adaptive: in evaluation let the policy halt, instead of running to `halt_max_steps`.
+
+        Returns:
+            The carry (latents detached) and `logits` `(slots, seq_len, vocab)`, `q_halt_logits` and
+            `q_continue_logits` `(slots,)`, in training also what the policy's targets need
+            (`target_q_continue` `(slots,)`).
+        """
+        slots, device = carry.steps.shape[0], carry.steps.device
+        fresh = self.halting.fresh_extra(slots, device)
+        carry = carry.refill(batch, self.inner.reset_latents, fresh)
+        steps = carry.steps + 1
+        with self.inner.casted():
+            x = self.inner.embed(carry.current_data)
+            latents = self.inner.recur(carry.inner_carry, x)
+            outputs = self.inner.heads(latents.z_H)
+            latents = Latents(latents.z_H.detach(), latents.z_L.detach())
+            decision = self.halting.decide(
+                outputs, steps, carry.rng, carry.extra, training=self.training, adaptive=adaptive
+            )
+            if self.training and self.halting.needs_next_q and self.config.halt_max_steps > 1:
+                with torch.no_grad():
+                    ahead = self.inner.q_values(self.inner.recur(latents, x).z_H)
+                is_last = steps >= self.config.halt_max_steps
+                outputs |= self.halting.next_target(ahead, is_last)
+        return replace(carry, inner_carry=latents, steps=steps, **decision._asdict()), outputs

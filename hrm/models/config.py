@@ -1,0 +1,120 @@
+"""Settings of the token models, one schema per architecture; contradictions are refused here."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from hrm.halting import Fixed, Halting, HaltOnly, QLearning
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+class TokenModelConfig(BaseModel):
+    """What HRM and TRM share. Keys and defaults are the published ones where those exist."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    batch_size: int = Field(ge=1)
+    """Most slots of a training batch; only the puzzle embeddings' local rows depend on it."""
+    seq_len: int = Field(ge=1)
+    """Tokens of a sequence, puzzle positions not counted."""
+    vocab_size: int = Field(ge=2)
+    num_puzzle_identifiers: int = Field(default=1, ge=1)
+    puzzle_emb_ndim: int = Field(default=0, ge=0)
+    """Width of a puzzle's embedding; 0 means none."""
+
+    H_cycles: int = Field(ge=1)
+    """High-level cycles in a step."""
+    L_cycles: int = Field(ge=1)
+    """Low-level cycles in a high-level cycle."""
+    grad_cycles: int | None = Field(default=None, ge=1)
+    """How many of a step's last cycles, low and high together, carry gradient. None: as published
+    (HRM the last low and the last high one; TRM the whole last high-level cycle)."""
+    L_layers: int = Field(ge=1)
+    hidden_size: int = Field(ge=1)
+    num_heads: int = Field(ge=1)
+    """Attention heads; they must divide hidden_size."""
+    expansion: float = Field(default=4.0, gt=0)
+    """Inner width of a SwiGLU is 2/3 * expansion * hidden_size, rounded up to ffn_multiple."""
+    ffn_multiple: int = Field(default=256, ge=1)
+    pos_encodings: Literal["rope", "learned", "none"] = "rope"
+    rope_theta: float = Field(default=10000.0, gt=0)
+    rms_norm_eps: float = Field(default=1e-5, gt=0)
+    q_pool: Literal["first", "mean"] = "first"
+    """What the Q-head reads: the latent at position 0 (published), or the mean over positions."""
+
+    halting: Literal["q_learning", "halt_only", "fixed"]
+    continue_target: Literal["bootstrap", "none"]
+    """Target of the continue value under q_learning. `bootstrap`: a second forward (published HRM).
+    `none`: no continue value; the model then halts where q_halt > 0, which is halt_only."""
+    halt_max_steps: int = Field(ge=1)
+    halt_exploration_prob: float = Field(default=0.1, ge=0, le=1)
+    """Chance that halting is held back in training: more of it gives more steps."""
+    exploration: Literal["per_step", "per_episode"] = "per_step"
+    halt_threshold: float = Field(default=0.5, gt=0, lt=1)
+    """halt_only: halt above this chance of being right."""
+    halt_temperature: float = Field(default=1.0, gt=0)
+
+    forward_dtype: Dtype = "bfloat16"
+    """Type of the computation; parameters stay float32."""
+    gradient_checkpointing: bool = False
+    """Recompute the cycles with gradient in the backward pass instead of storing them."""
+
+    @model_validator(mode="after")
+    def _check(self) -> TokenModelConfig:
+        if self.hidden_size % self.num_heads:
+            raise ValueError(
+                f"num_heads: {self.num_heads} heads do not divide hidden_size {self.hidden_size}"
+            )
+        head_dim = self.hidden_size // self.num_heads
+        if self.pos_encodings == "rope" and head_dim % 2:
+            raise ValueError(
+                f"num_heads: hidden_size {self.hidden_size} / {self.num_heads} heads gives an odd "
+                f"head dimension {head_dim}; rotary positions (pos_encodings=rope) need an even one"
+            )
+        return self
+
+    @property
+    def puzzle_positions(self) -> int:
+        """Positions in front of the tokens that carry the puzzle's embedding."""
+        return -(-self.puzzle_emb_ndim // self.hidden_size)
+
+    def make_halting(self) -> Halting:
+        """The default halting policy of these settings."""
+        limits = (self.halt_max_steps, self.halt_exploration_prob, self.exploration)
+        if self.halting == "fixed":
+            return Fixed(*limits)
+        if self.halting == "halt_only" or self.continue_target == "none":
+            return HaltOnly(*limits, self.halt_threshold, self.halt_temperature)
+        return QLearning(*limits)
+
+
+class HRMACTv1Config(TokenModelConfig):
+    """HRM (Wang et al. 2025, arXiv:2506.21734) with its published keys."""
+
+    H_layers: int = Field(ge=1)
+    halting: Literal["q_learning", "halt_only", "fixed"] = "q_learning"
+    continue_target: Literal["bootstrap", "none"] = "bootstrap"
+
+
+class TRMConfig(TokenModelConfig):
+    """TRM (Jolicoeur-Martineau 2025, arXiv:2510.04871): one network for both levels."""
+
+    mlp_t: bool = False
+    """Mix tokens by a SwiGLU over positions instead of attention (TRM-MLP)."""
+    mix_expansion: float | None = Field(default=None, gt=0)
+    """Expansion of that SwiGLU; none: `expansion`, as published."""
+    mix_norm: Literal["positions", "features"] = "positions"
+    """The axis of the norm after mixing: positions as published, or features."""
+    puzzle_emb_len: int = Field(default=16, ge=0)
+    """Puzzle positions if there are puzzle embeddings (the rest is zero padding); 0: as many as
+    the embedding fills. Without puzzle embeddings there are none."""
+    halting: Literal["q_learning", "halt_only", "fixed"] = "halt_only"
+    continue_target: Literal["bootstrap", "none"] = "none"
+
+    @property
+    def puzzle_positions(self) -> int:
+        filled = super().puzzle_positions
+        return max(filled, self.puzzle_emb_len) if filled else 0

@@ -1,0 +1,170 @@
+"""Sparse puzzle embedding: a large table of which a step reads, and updates, a row per slot.
+
+The table takes no part in autograd. In training its rows are copied to a small leaf that does, and
+the leaf's gradient goes back to the touched rows by SignSGD, which is what Adam comes to when a row
+is hardly ever visited. After published HRM code and the HRM-ACT-v1 guide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from hrm.errors import UserError
+from hrm.layers.init import trunc_normal_init_
+
+NO_ID = -1
+
+
+class CastedSparseEmbedding(nn.Module):
+    """Rows of a float32 table, returned in `cast_to`.
+
+    `local_weights` (slots, width; the leaf) and `local_ids` (slots) are neither parameters nor
+    buffers: they differ by process, so DDP must not average or broadcast them, and a state dict
+    needs them as little. Slots without a row have id -1.
+
+    Args:
+        rows: number of identifiers.
+        width: width of a row.
+        batch_size: most slots of a training batch.
+        init_std: 0 as published: a new puzzle says nothing.
+    """
+
+    weights: Tensor
+
+    def __init__(
+        self,
+        rows: int,
+        width: int,
+        batch_size: int,
+        init_std: float = 0.0,
+        cast_to: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.cast_to = cast_to
+        self.check_ids = True
+        """Refuse identifiers out of range. On a GPU that is a transfer a call: a caller whose
+        data was checked when it was loaded switches it off."""
+        self.register_buffer("weights", trunc_normal_init_(torch.empty(rows, width), std=init_std))
+        self.local_weights = torch.zeros(batch_size, width).requires_grad_()
+        self.local_ids = torch.full((batch_size,), NO_ID, dtype=torch.int64)
+
+    def forward(self, ids: Int[Tensor, " slots"]) -> Float[Tensor, "slots width"]:
+        """Raises UserError for an identifier out of range, or a batch above `batch_size`."""
+        if self.check_ids and not torch.compiler.is_compiling():
+            self._refuse_out_of_range(ids)
+        ids = ids.long()
+        if not self.training:
+            return self.weights[ids].to(self.cast_to)
+        slots = ids.shape[0]
+        if slots > self.local_weights.shape[0]:
+            raise UserError(
+                f"batch_size: a training batch of {slots} rows, but puzzle embeddings were made "
+                f"for at most {self.local_weights.shape[0]}"
+            )
+        with torch.no_grad():
+            self.local_weights[:slots].copy_(self.weights[ids])
+            self.local_ids[:slots].copy_(ids)
+            self.local_ids[slots:].fill_(NO_ID)
+        return self.local_weights[:slots].to(self.cast_to)
+
+    def _refuse_out_of_range(self, ids: Tensor) -> None:
+        rows = self.weights.shape[0]
+        bad = ids[(ids < 0) | (ids >= rows)]
+        if bad.numel():
+            raise UserError(f"puzzle_identifiers: {int(bad[0])} is not in 0..{rows - 1}")
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CastedSparseEmbedding:
+        super()._apply(fn, recurse)
+        # Through .data, so that the leaf stays a leaf and an optimiser keeps hold of it.
+        self.local_weights.data = fn(self.local_weights.data)
+        self.local_ids.data = fn(self.local_ids.data)
+        self.local_weights.grad = None
+        return self
+
+    def optimiser_tensors(self) -> list[Tensor]:
+        """Table, leaf and ids: what the SignSGD below works on."""
+        return [self.weights, self.local_weights, self.local_ids]
+
+    # The guide hands `puzzle_emb.parameters()` to the optimiser and published code
+    # `puzzle_emb.buffers()`; asked directly, this module answers both with the same three tensors.
+    # A parent's walk goes through `named_parameters` and `named_buffers` and sees the table alone.
+    def parameters(self, recurse: bool = True) -> Iterator[Any]:
+        return iter(self.optimiser_tensors())
+
+    def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
+        return iter(self.optimiser_tensors())
+
+
+class CastedSparseEmbeddingSignSGD_Distributed(torch.optim.Optimizer):
+    """`w <- w (1 - lr * weight_decay) - lr * sign(g)` on the rows that any process touched.
+
+    `g` is the sum over all slots of all processes that hold the row.
+
+    Args:
+        params: `embedding.parameters()` or `embedding.buffers()`, or groups of these.
+        world_size: processes whose gradients are gathered; above 1 needs `torch.distributed`.
+        lr, weight_decay: as in the formula, 0 or more.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        world_size: int = 1,
+        lr: float = 1e-3,
+        weight_decay: float = 1e-2,
+    ) -> None:
+        if lr < 0:
+            raise ValueError(f"lr: {lr} is below 0")
+        if weight_decay < 0:
+            raise ValueError(f"weight_decay: {weight_decay} is below 0")
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "world_size": world_size})
+        for group in self.param_groups:
+            _roles(group["params"])
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Update the touched rows. Without a gradient (no backward pass yet) nothing happens."""
+        for group in self.param_groups:
+            table, leaf, ids = _roles(group["params"])
+            if leaf.grad is not None:
+                grad, all_ids = leaf.grad, ids
+                if group["world_size"] > 1:
+                    grad = _gather(grad, group["world_size"])
+                    all_ids = _gather(ids, group["world_size"])
+                sign_sgd_rows(table, grad, all_ids, group["lr"], group["weight_decay"])
+
+
+def sign_sgd_rows(
+    table: Float[Tensor, "rows width"],
+    grad: Float[Tensor, "slots width"],
+    ids: Int[Tensor, " slots"],
+    lr: float,
+    weight_decay: float,
+) -> None:
+    """SignSGD in place on `table[ids]`, gradients of equal ids summed; ids of -1 are no rows."""
+    held = ids != NO_ID
+    touched, where = ids[held].unique(return_inverse=True)
+    total = grad.new_zeros(len(touched), grad.shape[1]).index_add_(0, where, grad[held])
+    table[touched] = table[touched] * (1 - lr * weight_decay) - lr * total.sign()
+
+
+def _roles(tensors: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Table, leaf and ids: the leaf wants a gradient, the ids are integers."""
+    ids = [t for t in tensors if not t.is_floating_point()]
+    leaf = [t for t in tensors if t.is_floating_point() and t.requires_grad]
+    table = [t for t in tensors if t.is_floating_point() and not t.requires_grad]
+    if not len(ids) == len(leaf) == len(table) == 1:
+        raise ValueError("params: give one embedding's parameters() or buffers() in each group")
+    return table[0], leaf[0], ids[0]
+
+
+def _gather(tensor: Tensor, world_size: int) -> Tensor:
+    parts = [torch.empty_like(tensor) for _ in range(world_size)]
+    dist.all_gather(parts, tensor.contiguous())
+    return torch.cat(parts)
