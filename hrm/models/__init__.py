@@ -10,12 +10,12 @@ from hrm.models.sparse_embedding import (
 from hrm.models.trm import TRM
 
 __all__ = [
+    "TRM",
     "ACTModel",
     "CastedSparseEmbedding",
     "CastedSparseEmbeddingSignSGD_Distributed",
     "HRMACTv1",
     "HRMACTv1Config",
-    "TRM",
     "TRMConfig",
     "TokenModelConfig",
 ]

@@ -96,6 +96,10 @@ class Inner(nn.Module):
         elif config.pos_encodings == "learned":
             self.embed_pos = CastedEmbedding(positions, width, std, self.dtype)
         self.make_levels(config)
+        with torch.no_grad():
+            for name, layer in self.named_modules():
+                if name.endswith((".o_proj", ".down_proj")):
+                    layer.weight *= config.branch_init_scale
 
         # Initial latents are drawn once and stay: buffers, saved with the weights.
         self.register_buffer("H_init", trunc_normal_init_(torch.empty(width)))
@@ -160,7 +164,9 @@ class Inner(nn.Module):
     def recur(self, latents: Latents, x: Tensor) -> Latents:
         """All cycles of a step: the first without gradient, the last with it."""
         cycles = self.cycles()
-        first_with_grad = max(0, len(cycles) - (self.config.grad_cycles or self.default_grad_cycles()))
+        first_with_grad = max(
+            0, len(cycles) - (self.config.grad_cycles or self.default_grad_cycles())
+        )
         with torch.no_grad():
             for cycle in cycles[:first_with_grad]:
                 latents = cycle(latents, x)

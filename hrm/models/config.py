@@ -42,6 +42,11 @@ class TokenModelConfig(BaseModel):
     pos_encodings: Literal["rope", "learned", "none"] = "rope"
     rope_theta: float = Field(default=10000.0, gt=0)
     rms_norm_eps: float = Field(default=1e-5, gt=0)
+    branch_init_scale: float = Field(default=1.0, ge=0)
+    """Initial scale of what a block adds to its input (the last projection of attention, mixing and
+    feed-forward). 1 as published. With post-norm every sublayer then damps its input by the root
+    of 2, a step has a dozen of them in a row, and small models stand still at first; 0.1 lets the
+    input through."""
     q_pool: Literal["first", "mean"] = "first"
     """What the Q-head reads: the latent at position 0 (published), or the mean over positions."""
 

@@ -87,7 +87,7 @@ class CastedSparseEmbedding(nn.Module):
         self.local_weights.grad = None
         return self
 
-    def optimiser_tensors(self) -> list[Tensor]:
+    def optimizer_tensors(self) -> list[Tensor]:
         """Table, leaf and ids: what the SignSGD below works on."""
         return [self.weights, self.local_weights, self.local_ids]
 
@@ -95,10 +95,10 @@ class CastedSparseEmbedding(nn.Module):
     # `puzzle_emb.buffers()`; asked directly, this module answers both with the same three tensors.
     # A parent's walk goes through `named_parameters` and `named_buffers` and sees the table alone.
     def parameters(self, recurse: bool = True) -> Iterator[Any]:
-        return iter(self.optimiser_tensors())
+        return iter(self.optimizer_tensors())
 
     def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
-        return iter(self.optimiser_tensors())
+        return iter(self.optimizer_tensors())
 
 
 class CastedSparseEmbeddingSignSGD_Distributed(torch.optim.Optimizer):

@@ -1,0 +1,5 @@
+"""`python -m hrm` is `hrm`."""
+
+from hrm.cli import main
+
+raise SystemExit(main())

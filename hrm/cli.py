@@ -1,0 +1,69 @@
+"""`hrm COMMAND ...`: one table of commands; bad input is one sentence and exit status 2."""
+
+from __future__ import annotations
+
+import errno
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from hrm.errors import UserError, nearest
+
+COMMANDS = {
+    "prepare": "make a data set",
+    "train": "train a model (settings are key=value)",
+    "evaluate": "figures of a trained model on held-out puzzles",
+    "solve": "solve puzzles and show every step",
+}
+"""Each command is `hrm.commands.NAME.run(arguments)`, imported when it is called."""
+
+
+def usage() -> str:
+    """The table of commands."""
+    lines = [f"  hrm {name:9} {gloss}" for name, gloss in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: hrm COMMAND ... (hrm COMMAND --help shows an example)",
+            "",
+            *lines,
+            "",
+            "example: hrm train experiment=sudoku_4x4 out=runs/four && hrm evaluate runs/four",
+        ]
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if given else 2
+    name, *rest = given
+    try:
+        if name not in COMMANDS:
+            raise UserError(f"{name}: no such command{nearest(name, COMMANDS)}")
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            command: Callable[[list[str]], int] = import_module(f"hrm.commands.{name}").run
+            return command(rest)
+    except UserError as error:
+        return _fail(str(error))
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _fail(f"{error.filename or 'the output'}: no room left on the disk")
+        if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENOENT):
+            return _fail(f"{error.filename}: {(error.strerror or 'cannot be used').lower()}")
+        raise
+    except KeyboardInterrupt:
+        print("hrm: interrupted", file=sys.stderr)
+        return 130
+
+
+def _fail(sentence: str) -> int:
+    print(f"hrm: {' '.join(sentence.split())}", file=sys.stderr)
+    return 2
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"hrm: warning: {message}", file=sys.stderr)

@@ -1,0 +1,1 @@
+"""The commands of `hrm`, one a file: arguments in, library calls, text or JSON out."""

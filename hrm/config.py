@@ -1,0 +1,229 @@
+"""The schema of an experiment: Hydra composes the keys, this checks them, one sentence an error."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from hrm.errors import UserError, nearest
+from hrm.models import TRM, ACTModel, HRMACTv1
+from hrm.training.losses import TokenLoss
+from hrm.training.optim import OptimizerConfig
+
+MODELS: dict[str, type[ACTModel]] = {"hrm": HRMACTv1, "trm": TRM}
+"""`arch.name` -> the model. TRM-MLP is `trm` with `mlp_t`."""
+
+FROM_DATA = ("batch_size", "seq_len", "vocab_size", "num_puzzle_identifiers")
+"""Keys of a model that its data and the batch decide, so an experiment does not set them."""
+
+
+class DataConfig(BaseModel):
+    """Where the rows come from."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    path: str
+    """Folder with `train/` and `test/` in the published layout, and maybe `val/`."""
+    augment: Literal["none", "sudoku"] = "none"
+    """Symmetries applied to every row as it is drawn, beside copies that were built ahead."""
+    sampling: Literal["rows", "groups"] = "rows"
+    """An epoch is every row once, or one random row of every group (published)."""
+    prepare: dict[str, Any] | None = None
+    """How to build the set when `path` is missing: keys of `hrm prepare sudoku`."""
+
+
+class ExperimentConfig(OptimizerConfig):
+    """All of a training run. Its optimizer settings stand at the top level, as published."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    experiment_name: str = "custom"
+    arch: dict[str, Any]
+    """`name` (hrm or trm) and that model's settings."""
+    data: DataConfig
+    dynamics: Literal["persistent"] = "persistent"
+    """One forward and one update a batch; the carry lives on."""
+
+    seed: int = Field(default=0, ge=0)
+    global_batch_size: int = Field(ge=1)
+    """Slots."""
+    grad_accumulation: int = Field(default=1, ge=1)
+    """Micro-batches an update; equals one batch of all of them."""
+    epochs: int | None = Field(default=None, ge=1)
+    """Passes over the data; null: until max_steps."""
+    max_steps: int | None = Field(default=None, ge=1)
+    """Most updates; null: until the epochs are over."""
+    loss: TokenLoss = "stablemax"
+    ema: bool = True
+    ema_rate: float = Field(default=0.999, ge=0, lt=1)
+
+    eval_every_steps: int | None = Field(default=None, ge=1)
+    """Evaluate after every so many updates; null: at the end only."""
+    eval_split: Literal["val", "test"] = "val"
+    """What is looked at while training. Choose on `val`, report `test`."""
+    eval_count: int | None = Field(default=None, ge=1)
+    """Rows of it; null: all."""
+    eval_batch_size: int = Field(default=256, ge=1)
+    stop_at_exact_accuracy: float | None = Field(default=None, gt=0, le=1)
+    """End the run once an evaluation reaches this."""
+    stop_after_s: float | None = Field(default=None, gt=0)
+    """End the run after so many seconds of training (evaluations not counted)."""
+
+    log_every_steps: int = Field(default=10, ge=1)
+    checkpoint_every_steps: int | None = Field(default=None, ge=1)
+    """null: at the end only."""
+    keep_checkpoints: int = Field(default=2, ge=1)
+    out: str | None = None
+    """The run's folder; null: a new one under runs/."""
+    resume: bool = False
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    progress: bool = True
+    plots: bool = True
+    tensorboard: bool = False
+    """Also write TensorBoard events to the run's folder (extra `tensorboard`)."""
+    run_name: str | None = None
+    project_name: str | None = None
+
+    @field_validator("arch")
+    @classmethod
+    def _check_arch(cls, arch: dict[str, Any]) -> dict[str, Any]:
+        settings = dict(arch)
+        name = settings.pop("name", None)
+        if name not in MODELS:
+            raise ValueError(f"name: got {name!r}, may be one of {', '.join(MODELS)}")
+        for key in FROM_DATA:
+            if key in settings:
+                raise ValueError(f"{key}: is read from the data and cannot be set")
+        # Placeholders: only the settings are checked here.
+        MODELS[name].config_type(batch_size=1, seq_len=1, vocab_size=2, **settings)
+        return arch
+
+    def check_together(self) -> None:
+        """What two keys say together.
+
+        Raises:
+            UserError: neither `epochs` nor `max_steps`, or a batch that does not divide.
+        """
+        if self.epochs is None and self.max_steps is None:
+            raise UserError("epochs, max_steps: both are null; set one, so that the run ends")
+        if self.global_batch_size % self.grad_accumulation:
+            raise UserError(
+                f"grad_accumulation: {self.grad_accumulation} does not divide global_batch_size "
+                f"{self.global_batch_size}"
+            )
+
+
+def config_dir() -> Path:
+    """The folder of the shipped configurations: inside an installed package, or the checkout's."""
+    package = Path(__file__).parent
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+def compose(overrides: Sequence[str], config_name: str = "train") -> ExperimentConfig:
+    """The experiment that the overrides describe, checked.
+
+    Raises:
+        UserError: for anything wrong in them, naming the key.
+    """
+    return validate(compose_dict(overrides, config_name))
+
+
+def compose_dict(overrides: Sequence[str], config_name: str = "train") -> dict[str, Any]:
+    """Hydra's composition as plain values; its errors as one sentence."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    directory = config_dir()
+    try:
+        with initialize_config_dir(str(directory.resolve()), version_base="1.3"):
+            composed = hydra_compose(config_name, overrides=list(overrides))
+        values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_hydra_sentence(error, overrides, directory)) from None
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def _hydra_sentence(error: Exception, overrides: Sequence[str], directory: Path) -> str:
+    """Hydra's message, which may span lines and quote paths, as one sentence with the nearest."""
+    text = str(error)
+    if found := re.search(r"Could not find '(\w+)/([^']*)'", text):
+        group, name = found.groups()
+        known = sorted(path.stem for path in (directory / group).glob("*.yaml"))
+        return f"{group}={name}: unknown{nearest(name, known)} (there are {', '.join(known)})"
+    if found := re.search(r"Could not override '([^']*)'", text):
+        key = found.group(1)
+        return f"{key}: unknown key{_nearest_key(key, directory)}"
+    first = " ".join(line.strip() for line in text.splitlines() if line.strip())
+    culprit = next((o for o in overrides if o in first), None)
+    return first if culprit else f"{first} (in: {' '.join(overrides) or 'no overrides'})"
+
+
+def _nearest_key(key: str, directory: Path) -> str:
+    parent, _, leaf = key.rpartition(".")
+    if parent == "arch":
+        known = [f for model in MODELS.values() for f in model.config_type.model_fields]
+    elif parent == "data":
+        known = list(DataConfig.model_fields)
+    else:
+        groups = [path.name for path in directory.iterdir() if path.is_dir()]
+        known = [*ExperimentConfig.model_fields, *groups]
+    hint = nearest(leaf, known)
+    return hint.replace("'", f"'{parent}.", 1) if hint and parent else hint
+
+
+def validate(values: dict[str, Any]) -> ExperimentConfig:
+    """Check plain values against the schema; the first fault as one sentence."""
+    try:
+        config = ExperimentConfig.model_validate(values)
+    except ValidationError as error:
+        raise UserError(sentence(error)) from None
+    config.check_together()
+    return config
+
+
+def sentence(error: ValidationError, prefix: str = "") -> str:
+    """One sentence about a validation's first fault: key, what it got, what it may be."""
+    fault = error.errors()[0]
+    where = ".".join([*([prefix] if prefix else []), *map(str, fault["loc"])])
+    cause = fault.get("ctx", {}).get("error")
+    if fault["type"] == "extra_forbidden":
+        return f"{where}: unknown key{_known_hint(str(fault['loc'][-1]))}"
+    if isinstance(cause, ValidationError):
+        return sentence(cause, where)
+    if isinstance(cause, ValueError):
+        # Our own validators already name the key within the model.
+        return f"{where}.{cause}" if where else str(cause)
+    message = fault["msg"][0].lower() + fault["msg"][1:]
+    return f"{where}: got {fault['input']!r}, but {message}"
+
+
+def _known_hint(key: str) -> str:
+    schemas = [ExperimentConfig, DataConfig, *(m.config_type for m in MODELS.values())]
+    return nearest(key, {name for schema in schemas for name in schema.model_fields})
+
+
+def build_model(arch: dict[str, Any], **from_data: int) -> ACTModel:
+    """The model of `arch` for data of these sizes (`FROM_DATA`)."""
+    settings = {key: value for key, value in arch.items() if key != "name"}
+    try:
+        return MODELS[arch["name"]]({**settings, **from_data})
+    except ValidationError as error:
+        raise UserError(sentence(error, "arch")) from None
+
+
+def planned_updates(config: ExperimentConfig, rows: int | None) -> float:
+    """Updates that the run can take at most; rows admitted once each when halting is at once."""
+    by_rows = math.inf if rows is None else rows * config.arch["halt_max_steps"]
+    by_rows /= config.global_batch_size
+    return min(by_rows, config.max_steps or math.inf)

@@ -1,0 +1,26 @@
+"""On what: the on-disk format, the feeder, and the tasks. Knows no model."""
+
+from hrm.data.base import (
+    IGNORE,
+    Metadata,
+    PuzzleSplit,
+    SplitArrays,
+    check_target,
+    has_split,
+    load_split,
+    write_dataset,
+)
+from hrm.data.feeder import Augmenter, Feeder
+
+__all__ = [
+    "IGNORE",
+    "Augmenter",
+    "Feeder",
+    "Metadata",
+    "PuzzleSplit",
+    "SplitArrays",
+    "check_target",
+    "has_split",
+    "load_split",
+    "write_dataset",
+]

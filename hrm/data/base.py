@@ -1,0 +1,338 @@
+"""The on-disk format of a data set, read by memory map and written in one piece.
+
+The layout is the published one of HRM and TRM, so that a folder built by their tools loads here and
+one built here loads there:
+
+    ROOT/identifiers.json                       names of the puzzle identifiers, the first "<blank>"
+    ROOT/{train,test}/dataset.json              `Metadata`
+    ROOT/{train,test}/{set}__inputs.npy         integers [rows, seq_len]; published: uint8
+    ROOT/{train,test}/{set}__labels.npy         integers [rows, seq_len]
+    ROOT/{train,test}/{set}__puzzle_identifiers.npy    [puzzles]
+    ROOT/{train,test}/{set}__puzzle_indices.npy        [puzzles + 1], first row of each puzzle
+    ROOT/{train,test}/{set}__group_indices.npy         [groups + 1], first puzzle of each group
+
+A group is a puzzle with its augmentations. Folders written here may have a third split, `val`,
+so that choices are made there and figures on `test`, and `prepare.json`, which says how they were
+made.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hrm.errors import UserError
+
+SplitName = Literal["train", "val", "test"]
+IntArray = NDArray[np.integer]
+
+IGNORE = -100
+"""The label in memory of a position that counts in no loss or metric."""
+
+_CHECK_ROWS = 1 << 16
+
+
+class Metadata(BaseModel):
+    """`dataset.json`. Unknown keys of other builders are kept."""
+
+    model_config = ConfigDict(extra="allow")
+
+    pad_id: int = Field(ge=0)
+    """Token that fills a row; also the input of padding rows."""
+    ignore_label_id: int | None
+    """Label on disk that becomes `IGNORE` in memory; none if null."""
+    blank_identifier_id: int = Field(ge=0)
+    """Puzzle identifier of padding rows and of puzzles without one of their own."""
+    vocab_size: int = Field(ge=1)
+    seq_len: int = Field(ge=1)
+    num_puzzle_identifiers: int = Field(ge=1)
+    total_groups: int = Field(ge=0)
+    mean_puzzle_examples: float = Field(ge=0)
+    """Rows per puzzle."""
+    sets: list[str] = Field(min_length=1)
+    total_puzzles: int | None = None
+    """Written by TRM's builders only."""
+
+
+@dataclass(frozen=True)
+class SplitArrays:
+    """One split in memory, before it is written. Shapes as in the module's docstring."""
+
+    inputs: IntArray
+    labels: IntArray
+    puzzle_identifiers: IntArray
+    puzzle_indices: IntArray
+    group_indices: IntArray
+
+    @classmethod
+    def from_rows(cls, inputs: IntArray, labels: IntArray, *, group_size: int = 1) -> SplitArrays:
+        """Each row a puzzle with the blank identifier; each run of `group_size` rows a group."""
+        rows = len(inputs)
+        if rows % group_size:
+            raise ValueError(f"{rows} rows do not divide into groups of {group_size}")
+        return cls(
+            inputs=inputs,
+            labels=labels,
+            puzzle_identifiers=np.zeros(rows, dtype=np.int32),
+            puzzle_indices=np.arange(rows + 1, dtype=np.int32),
+            group_indices=np.arange(0, rows + 1, group_size, dtype=np.int32),
+        )
+
+
+@dataclass(frozen=True)
+class PuzzleSplit:
+    """One split, read by memory map; several sets of a split are concatenated."""
+
+    name: str
+    path: Path
+    metadata: Metadata
+    inputs: IntArray
+    labels: IntArray
+    puzzle_identifiers: IntArray
+    puzzle_indices: IntArray
+    group_indices: IntArray
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    @property
+    def groups(self) -> int:
+        return len(self.group_indices) - 1
+
+    @cached_property
+    def row_identifiers(self) -> NDArray[np.int32]:
+        """The puzzle identifier of each row: int32 [rows]."""
+        return np.repeat(self.puzzle_identifiers, np.diff(self.puzzle_indices)).astype(np.int32)
+
+    def take(self, rows: NDArray[np.integer]) -> dict[str, NDArray[np.int32]]:
+        """Copies of `rows` [n]: int32 `inputs` and `labels` [n, seq_len], `puzzle_identifiers` [n].
+
+        Labels that are ignored on disk are `IGNORE`.
+        """
+        labels = self.labels[rows].astype(np.int32)
+        if self.metadata.ignore_label_id is not None:
+            labels[labels == self.metadata.ignore_label_id] = IGNORE
+        return {
+            "inputs": self.inputs[rows].astype(np.int32),
+            "labels": labels,
+            "puzzle_identifiers": self.row_identifiers[rows],
+        }
+
+
+def has_split(root: str | Path, name: SplitName) -> bool:
+    """Whether `root` has the split `name`. Published folders have no `val`."""
+    return (Path(root) / name / "dataset.json").is_file()
+
+
+def load_split(root: str | Path, name: SplitName) -> PuzzleSplit:
+    """Open and check a split.
+
+    Raises `UserError` if a file is missing, truncated or does not fit the others, if a token lies
+    outside the vocabulary or an identifier outside its range. A million rows take about a second.
+    """
+    root = Path(root)
+    folder = root / name
+    if not root.is_dir():
+        raise UserError(f"{root} is not a data set: there is no such folder")
+    if not (folder / "dataset.json").is_file():
+        raise UserError(f"{root} has no split '{name}': {folder / 'dataset.json'} is missing")
+    metadata = _read_metadata(folder / "dataset.json")
+
+    sets = [_read_set(folder, set_name, metadata) for set_name in metadata.sets]
+    row_starts = np.cumsum([0] + [len(arrays.inputs) for arrays in sets])
+    puzzle_starts = np.cumsum([0] + [len(arrays.puzzle_identifiers) for arrays in sets])
+    split = PuzzleSplit(
+        name=name,
+        path=folder,
+        metadata=metadata,
+        inputs=_join([arrays.inputs for arrays in sets]),
+        labels=_join([arrays.labels for arrays in sets]),
+        puzzle_identifiers=_join([arrays.puzzle_identifiers for arrays in sets]),
+        puzzle_indices=_join_indices([arrays.puzzle_indices for arrays in sets], row_starts),
+        group_indices=_join_indices([arrays.group_indices for arrays in sets], puzzle_starts),
+    )
+    if split.groups != metadata.total_groups:
+        raise UserError(
+            f"{folder / 'dataset.json'} says total_groups={metadata.total_groups}, "
+            f"but the index files have {split.groups}"
+        )
+    return split
+
+
+def check_target(root: str | Path) -> None:
+    """Raise `UserError` if `root` cannot become a data set's folder: it may be absent or empty."""
+    root = Path(root)
+    if root.exists() and not root.is_dir():
+        raise UserError(f"{root} is a file: a data set needs a new or empty folder")
+    if root.is_dir() and any(root.iterdir()):
+        raise UserError(f"{root} is not empty: a data set needs a new or empty folder")
+
+
+def write_dataset(
+    root: str | Path,
+    splits: Mapping[SplitName, SplitArrays],
+    *,
+    vocab_size: int,
+    pad_id: int = 0,
+    ignore_label_id: int | None = 0,
+    blank_identifier_id: int = 0,
+    identifiers: Sequence[str] = ("<blank>",),
+    prepare: Mapping[str, Any] | None = None,
+) -> None:
+    """Write `splits` to `root`, whole or not at all.
+
+    Everything goes to a folder beside `root`, which is renamed at the end. `prepare` becomes
+    `prepare.json`. Raises `UserError` if `root` is in use or cannot be written (a full disk).
+    """
+    root = Path(root).resolve()
+    check_target(root)
+    temporary = root.with_name(f".{root.name}.{os.getpid()}.part")
+    try:
+        temporary.mkdir(parents=True)
+        for name, arrays in splits.items():
+            metadata = Metadata(
+                pad_id=pad_id,
+                ignore_label_id=ignore_label_id,
+                blank_identifier_id=blank_identifier_id,
+                vocab_size=vocab_size,
+                seq_len=arrays.inputs.shape[1],
+                num_puzzle_identifiers=len(identifiers),
+                total_groups=len(arrays.group_indices) - 1,
+                mean_puzzle_examples=len(arrays.inputs) / max(len(arrays.puzzle_identifiers), 1),
+                sets=["all"],
+                total_puzzles=len(arrays.puzzle_identifiers),
+            )
+            _write_split(temporary / name, arrays, metadata)
+        _write_json(temporary / "identifiers.json", list(identifiers))
+        if prepare is not None:
+            _write_json(temporary / "prepare.json", dict(prepare))
+        temporary.replace(root)
+    except OSError as error:
+        raise UserError(f"cannot write the data set {root}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_split(folder: Path, arrays: SplitArrays, metadata: Metadata) -> None:
+    folder.mkdir()
+    for field in ("inputs", "labels", "puzzle_identifiers", "puzzle_indices", "group_indices"):
+        np.save(folder / f"all__{field}.npy", getattr(arrays, field))
+    _write_json(folder / "dataset.json", metadata.model_dump())
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def _read_metadata(path: Path) -> Metadata:
+    try:
+        return Metadata.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        reason = str(error)
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"]) or "the file"
+            reason = f"{key}: {first['msg']}"
+        raise UserError(f"{path} is not a data set's description: {reason}") from error
+
+
+def _read_set(folder: Path, name: str, metadata: Metadata) -> SplitArrays:
+    def read(field: str, ndim: int) -> IntArray:
+        return _read_array(folder / f"{name}__{field}.npy", ndim)
+
+    if Path(name).name != name:
+        raise UserError(f"{folder / 'dataset.json'}: sets holds '{name}', which is no plain name")
+    arrays = SplitArrays(
+        inputs=read("inputs", 2),
+        labels=read("labels", 2),
+        puzzle_identifiers=read("puzzle_identifiers", 1),
+        puzzle_indices=read("puzzle_indices", 1),
+        group_indices=read("group_indices", 1),
+    )
+    prefix = folder / name
+    for field, array in (("inputs", arrays.inputs), ("labels", arrays.labels)):
+        expected = (len(arrays.inputs), metadata.seq_len)
+        if array.shape != expected:
+            raise UserError(f"{prefix}__{field}.npy has shape {array.shape} instead of {expected}")
+    _check_indices(Path(f"{prefix}__puzzle_indices.npy"), arrays.puzzle_indices, len(arrays.inputs))
+    puzzles = len(arrays.puzzle_indices) - 1
+    if len(arrays.puzzle_identifiers) != puzzles:
+        raise UserError(
+            f"{prefix}__puzzle_identifiers.npy has {len(arrays.puzzle_identifiers)} entries "
+            f"for {puzzles} puzzles"
+        )
+    _check_indices(Path(f"{prefix}__group_indices.npy"), arrays.group_indices, puzzles)
+
+    vocabulary, identifiers = metadata.vocab_size, metadata.num_puzzle_identifiers
+    _check_range(Path(f"{prefix}__inputs.npy"), arrays.inputs, vocabulary, None, "token")
+    _check_range(
+        Path(f"{prefix}__labels.npy"), arrays.labels, vocabulary, metadata.ignore_label_id, "label"
+    )
+    _check_range(
+        Path(f"{prefix}__puzzle_identifiers.npy"),
+        arrays.puzzle_identifiers,
+        identifiers,
+        None,
+        "puzzle identifier",
+    )
+    return arrays
+
+
+def _read_array(path: Path, ndim: int) -> IntArray:
+    try:
+        # A plain view: indexing numpy's memmap class costs several times as much.
+        array = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing") from error
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path} is truncated or is no .npy file: {error}") from error
+    if array.ndim != ndim or not np.issubdtype(array.dtype, np.integer):
+        raise UserError(
+            f"{path} holds {array.dtype} of shape {array.shape} instead of {ndim}-D integers"
+        )
+    if len(array) == 0:
+        raise UserError(f"{path} is empty")
+    return array
+
+
+def _check_indices(path: Path, indices: IntArray, end: int) -> None:
+    """Starts of consecutive, non-empty runs that cover 0..end."""
+    if indices[0] != 0 or indices[-1] != end or not np.all(indices[1:] > indices[:-1]):
+        raise UserError(f"{path} must rise from 0 to {end} without repeating a number")
+
+
+def _check_range(path: Path, array: IntArray, end: int, ignored: int | None, what: str) -> None:
+    for start in range(0, len(array), _CHECK_ROWS):
+        chunk = array[start : start + _CHECK_ROWS]
+        if chunk.min() >= 0 and chunk.max() < end:
+            continue
+        outside = (chunk < 0) | (chunk >= end)
+        if ignored is not None:
+            outside &= chunk != ignored
+        if outside.any():
+            where = np.argwhere(outside)[0]
+            value = int(chunk[tuple(where)])
+            row = start + int(where[0])
+            raise UserError(f"{path} has the {what} {value} in row {row}: it may be 0 to {end - 1}")
+
+
+def _join(arrays: list[IntArray]) -> IntArray:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+
+def _join_indices(indices: list[IntArray], starts: NDArray[np.integer]) -> IntArray:
+    shifted = [
+        array[:-1].astype(np.int64) + start
+        for array, start in zip(indices, starts[:-1], strict=True)
+    ]
+    return np.concatenate([*shifted, starts[-1:]])

@@ -1,0 +1,187 @@
+"""Rows for the slots that halted, in an order that a seed fixes.
+
+What a slot holds is a function of the seed and of how many rows were admitted before, so the state
+is one number and resuming is exact. A row that was drawn is always used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrm.data.base import IGNORE, PuzzleSplit
+from hrm.data.keys import Keys, keys_of
+from hrm.errors import UserError
+
+Int32 = NDArray[np.int32]
+
+
+class Augmenter(Protocol):
+    """Another form of the same puzzles, chosen by one key a row."""
+
+    def __call__(self, inputs: Int32, labels: Int32, keys: Keys, /) -> tuple[Int32, Int32]:
+        """`inputs`, `labels` int32 [n, seq_len] and `keys` uint64 [n] -> new inputs and labels.
+
+        Labels may hold -100. Row i must depend on row i and key i alone.
+        """
+        ...
+
+
+class Feeder:
+    """Draws rows of `split` for halted slots.
+
+    slots: number of rows of the arrays that `fill` returns.
+    seed: fixes the order of each epoch and every augmentation.
+    epochs: passes over the data, after which slots get padding; None: without end.
+    sampling: "rows", an epoch is every row once; "groups", an epoch is one random row of one random
+        puzzle of each group, as in the published loader (for sets with one row a puzzle).
+    augment: applied to each admitted row, keyed by the seed and the row's serial number.
+    shuffle: False keeps the order of the file (of the groups, with "groups").
+    """
+
+    def __init__(
+        self,
+        split: PuzzleSplit,
+        *,
+        slots: int,
+        seed: int,
+        epochs: int | None = None,
+        sampling: Literal["rows", "groups"] = "rows",
+        augment: Augmenter | None = None,
+        shuffle: bool = True,
+    ) -> None:
+        if slots < 1:
+            raise UserError(f"slots is {slots}: it must be at least 1")
+        if epochs is not None and epochs < 0:
+            raise UserError(f"epochs is {epochs}: it must be at least 0")
+        if sampling not in ("rows", "groups"):
+            raise UserError(f"sampling is '{sampling}': it may be 'rows' or 'groups'")
+        self.split = split
+        self.slots = slots
+        self.seed = seed
+        self.epochs = epochs
+        self.sampling = sampling
+        self.augment = augment
+        self.shuffle = shuffle
+        self.rows_per_epoch = len(split) if sampling == "rows" else split.groups
+        self._admitted = 0
+        self._order_epoch = -1
+        self._order: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+        length = split.metadata.seq_len
+        self._rows = np.full(slots, -1, dtype=np.int64)
+        self._batch: dict[str, Int32] = {
+            "inputs": np.full((slots, length), split.metadata.pad_id, dtype=np.int32),
+            "labels": np.full((slots, length), IGNORE, dtype=np.int32),
+            "puzzle_identifiers": np.full(
+                slots, split.metadata.blank_identifier_id, dtype=np.int32
+            ),
+        }
+
+    @property
+    def admitted(self) -> int:
+        """Rows drawn so far, without padding."""
+        return self._admitted
+
+    @property
+    def epoch(self) -> int:
+        """Complete passes so far."""
+        return self._admitted // self.rows_per_epoch
+
+    @property
+    def planned(self) -> int | None:
+        """Rows that will be drawn in all; None without end."""
+        return None if self.epochs is None else self.epochs * self.rows_per_epoch
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every further slot gets padding."""
+        return self.planned is not None and self._admitted >= self.planned
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """The split's row that each slot got last, [slots]; -1 is padding. A copy."""
+        return self._rows.copy()
+
+    def fill(self, halted: NDArray[np.bool_]) -> dict[str, Int32]:
+        """New rows for the slots where `halted` [slots] is true, in slot order.
+
+        Returns int32 `inputs`, `labels` [slots, seq_len] and `puzzle_identifiers` [slots]. The
+        other slots' content is arbitrary. The arrays are the feeder's own and are overwritten at
+        the next call. After the last epoch slots get padding: pad tokens, labels all -100.
+        """
+        halted = np.asarray(halted, dtype=bool)
+        if halted.shape != (self.slots,):
+            raise ValueError(f"halted has shape {halted.shape}, the feeder has {self.slots} slots")
+        slots = np.flatnonzero(halted)
+        first = self._admitted
+        rows = self._draw(len(slots))
+        filled, padded = slots[: len(rows)], slots[len(rows) :]
+        if len(filled):
+            new = self.split.take(rows)
+            if self.augment is not None:
+                keys = keys_of(self.seed, np.arange(first, self._admitted))
+                new["inputs"], new["labels"] = self.augment(new["inputs"], new["labels"], keys)
+            for name, array in new.items():
+                self._batch[name][filled] = array
+            self._rows[filled] = rows
+        if len(padded):
+            metadata = self.split.metadata
+            self._batch["inputs"][padded] = metadata.pad_id
+            self._batch["labels"][padded] = IGNORE
+            self._batch["puzzle_identifiers"][padded] = metadata.blank_identifier_id
+            self._rows[padded] = -1
+        return dict(self._batch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position, and what it is a position in; made of numbers and strings only."""
+        return {
+            "admitted": self._admitted,
+            "seed": self.seed,
+            "sampling": self.sampling,
+            "shuffle": self.shuffle,
+            "rows_per_epoch": self.rows_per_epoch,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state` was taken. `epochs` and `slots` may differ, nothing else may."""
+        for key, mine in self.state_dict().items():
+            if key not in state:
+                raise UserError(f"the feeder's state lacks '{key}'")
+            if key != "admitted" and state[key] != mine:
+                raise UserError(f"the feeder's state has {key}={state[key]}, this run has {mine}")
+        self._admitted = int(state["admitted"])
+
+    def _draw(self, count: int) -> NDArray[np.int64]:
+        """The next `count` rows, or as many as are left."""
+        if self.planned is not None:
+            count = min(count, self.planned - self._admitted)
+        pieces = []
+        while count > 0:
+            epoch, position = divmod(self._admitted, self.rows_per_epoch)
+            piece = self._epoch_order(epoch)[position : position + count]
+            pieces.append(piece)
+            self._admitted += len(piece)
+            count -= len(piece)
+        return np.concatenate(pieces) if pieces else np.empty(0, dtype=np.int64)
+
+    def _epoch_order(self, epoch: int) -> NDArray[np.int64]:
+        if epoch != self._order_epoch:
+            generator = np.random.default_rng(keys_of(self.seed, epoch))
+            order = np.arange(self.rows_per_epoch, dtype=np.int64)
+            if self.shuffle:
+                generator.shuffle(order)
+            if self.sampling == "groups":
+                puzzles = _pick(self.split.group_indices, order, generator)
+                order = _pick(self.split.puzzle_indices, puzzles, generator)
+            self._order, self._order_epoch = order, epoch
+        return self._order
+
+
+def _pick(
+    indices: NDArray[np.integer], runs: NDArray[np.int64], generator: np.random.Generator
+) -> NDArray[np.int64]:
+    """A random member of each of `runs`, where run i holds indices[i] .. indices[i + 1] - 1."""
+    return generator.integers(indices[runs], indices[runs + 1], dtype=np.int64)

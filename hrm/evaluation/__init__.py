@@ -1,0 +1,45 @@
+"""How well: figures from predictions, labels and step counts. Knows no model."""
+
+from hrm.evaluation.exact import (
+    accuracy,
+    accuracy_by_step,
+    at_step,
+    exact_accuracy,
+    exactly_right,
+    right_share,
+)
+from hrm.evaluation.halting import (
+    CalibrationBin,
+    auroc,
+    base_rate,
+    calibration_bins,
+    calibration_error,
+    constant_accuracy,
+    first_halt,
+    q_halt_accuracy,
+    q_halt_auroc_all_steps,
+    share_below,
+    steps_histogram,
+)
+from hrm.evaluation.summary import summarise
+
+__all__ = [
+    "CalibrationBin",
+    "accuracy",
+    "accuracy_by_step",
+    "at_step",
+    "auroc",
+    "base_rate",
+    "calibration_bins",
+    "calibration_error",
+    "constant_accuracy",
+    "exact_accuracy",
+    "exactly_right",
+    "first_halt",
+    "q_halt_accuracy",
+    "q_halt_auroc_all_steps",
+    "right_share",
+    "share_below",
+    "steps_histogram",
+    "summarise",
+]

@@ -1,0 +1,1 @@
+"""How it learns: one trainer, a dynamics that turns batches into updates, losses, checkpoints."""

@@ -1,0 +1,208 @@
+"""Checkpoints: everything a run needs to go on, as safetensors and JSON, written aside and renamed.
+
+A checkpoint is a folder: `model.safetensors`, `ema.safetensors` (what is evaluated and served),
+`state.safetensors` (optimizers, carry, sums of the log), `state.json` (numbers), `config.json` (the
+experiment, and the data's sizes). Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.optim import Optimizer
+
+from hrm.config import ExperimentConfig, build_model, validate
+from hrm.errors import UserError
+from hrm.models import ACTModel
+
+PREFIX = "step_"
+FORMAT = 1
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file or nothing: aside, flushed, renamed."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with aside.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def save(
+    folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], objects: Mapping[str, Any]
+) -> None:
+    """Write `{name}.safetensors` and `{name}.json` files as one folder that appears at once."""
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        aside.mkdir(parents=True)
+        for name, group in tensors.items():
+            # Copies: safetensors refuses tensors that share memory.
+            copies = {k: v.detach().cpu().contiguous().clone() for k, v in group.items()}
+            save_file(copies, aside / f"{name}.safetensors")
+        for name, value in objects.items():
+            (aside / f"{name}.json").write_text(json.dumps(value, indent=1))
+        for file in aside.iterdir():
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+        if folder.exists():  # An earlier try at the same step, equal to this one.
+            shutil.rmtree(folder)
+        aside.replace(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def optimizer_tensors(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """An optimizer's state as named tensors, and the rest as JSON values."""
+    state = optimizer.state_dict()
+    tensors: dict[str, Tensor] = {}
+    numbers: dict[str, dict[str, Any]] = {}
+    for index, slots in state["state"].items():
+        for name, value in slots.items():
+            if isinstance(value, Tensor):
+                tensors[f"{index}.{name}"] = value
+            else:
+                numbers.setdefault(str(index), {})[name] = value
+    return tensors, {"state": numbers, "param_groups": state["param_groups"]}
+
+
+def load_optimizer(
+    optimizer: Optimizer, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]
+) -> None:
+    """The inverse of `optimizer_tensors`."""
+    state: dict[int, dict[str, Any]] = {int(i): dict(v) for i, v in rest["state"].items()}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": rest["param_groups"]})
+
+
+def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under `prefix.name`."""
+    return {f"{prefix}.{name}": value for name, value in tensors.items()}
+
+
+def under_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of `with_prefix`."""
+    start = prefix + "."
+    return {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """A run's checkpoints, oldest first."""
+    found = (run / "checkpoints").glob(f"{PREFIX}*")
+    return sorted(p for p in found if (p / "config.json").is_file())
+
+
+def checkpoint_path(run: Path, step: int) -> Path:
+    """Where the checkpoint after update `step` lies."""
+    return run / "checkpoints" / f"{PREFIX}{step:08d}"
+
+
+def clean(run: Path, keep: int | None = None) -> None:
+    """Remove what a killed write left behind, and all but the newest `keep` checkpoints."""
+    for leftover in (run / "checkpoints").glob(f".{PREFIX}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    for leftover in run.glob(".*"):
+        if leftover.is_file():
+            leftover.unlink(missing_ok=True)
+    if keep is not None:
+        for old in checkpoints(run)[:-keep]:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def find_checkpoint(run: str | Path) -> Path:
+    """`RUN` of the commands: a run's folder (its newest checkpoint) or one checkpoint.
+
+    Raises:
+        UserError: it is neither.
+    """
+    path = Path(run)
+    if (path / "config.json").is_file() and (path / "model.safetensors").is_file():
+        return path
+    if not path.is_dir():
+        raise UserError(f"{run}: no such folder; give a run's folder or one of its checkpoints")
+    found = checkpoints(path)
+    if not found:
+        raise UserError(
+            f"{run}: holds no checkpoint; give a run's folder or one of its checkpoints"
+        )
+    return found[-1]
+
+
+def read_json(path: Path) -> Any:
+    """Raises UserError if the file is missing or no JSON."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: missing; this is not a whole checkpoint") from None
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise UserError(f"{path}: is not JSON; this is not a whole checkpoint") from None
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Raises UserError if the file is missing or no safetensors file."""
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: missing; this is not a whole checkpoint") from None
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: is not a safetensors file ({error})") from None
+
+
+def load_weights(model: torch.nn.Module, weights: Mapping[str, Tensor], source: Path) -> None:
+    """Load all weights; UserError if names or shapes are another architecture's."""
+    mine = model.state_dict()
+    missing, extra = sorted(mine.keys() - weights.keys()), sorted(weights.keys() - mine.keys())
+    shapes = [k for k in mine.keys() & weights.keys() if mine[k].shape != weights[k].shape]
+    if missing or extra or shapes:
+        name = (missing + extra + sorted(shapes))[0]
+        kind = "is missing" if missing else "is unknown" if extra else "has another shape"
+        raise UserError(f"{source}: belongs to another architecture: tensor {name} {kind}")
+    model.load_state_dict(dict(weights))
+
+
+@dataclass
+class LoadedRun:
+    """A trained model ready for evaluation."""
+
+    model: ACTModel
+    config: ExperimentConfig
+    path: Path
+    step: int
+    augment: str
+    sizes: dict[str, int]
+    """`seq_len`, `vocab_size`, `num_puzzle_identifiers` of the data it was trained on."""
+
+
+def load_run(run: str | Path, device: torch.device | str = "cpu") -> LoadedRun:
+    """The model of a run or checkpoint, in evaluation mode; averaged weights where there are any.
+
+    Raises:
+        UserError: no checkpoint, or not a whole one.
+    """
+    path = find_checkpoint(run)
+    saved = read_json(path / "config.json")
+    if not isinstance(saved, dict) or saved.get("format") != FORMAT:
+        raise UserError(f"{path / 'config.json'}: is not a checkpoint's configuration")
+    config = validate(saved["experiment"])
+    model = build_model(config.arch, **saved["sizes"])
+    averaged = path / "ema.safetensors"
+    source = averaged if averaged.is_file() else path / "model.safetensors"
+    load_weights(model, read_tensors(source), source)
+    sizes = {k: v for k, v in saved["sizes"].items() if k != "batch_size"}
+    model.to(device).eval()
+    return LoadedRun(model, config, path, int(saved["step"]), config.data.augment, sizes)

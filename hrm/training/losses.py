@@ -1,0 +1,89 @@
+"""The loss of one step: token loss per sequence, plus what the halting policy's head learns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hrm.carry import Carry
+from hrm.data.base import IGNORE
+from hrm.halting import Halting
+
+TokenLoss = Literal["stablemax", "softmax"]
+
+
+def log_stablemax_weights(x: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """`log s(x)` with `s(x) = x + 1` for x >= 0 and `1 / (1 - x)` below (arXiv:2501.04697).
+
+    In log space `stablemax(x) = softmax(log s(x))`, which needs no float64.
+    """
+    # Clamped before log1p, not with abs(): the gradient at 0 is 1, from either side.
+    return torch.where(x >= 0, torch.log1p(x.clamp(min=0)), -torch.log1p((-x).clamp(min=0)))
+
+
+def token_losses(
+    logits: Float[Tensor, "slots length vocab"],
+    labels: Int[Tensor, "slots length"],
+    kind: TokenLoss,
+) -> Float[Tensor, "slots length"]:
+    """Cross-entropy per token in float32; 0 where the label is -100."""
+    wide = logits.to(torch.float32)
+    if kind == "stablemax":
+        wide = log_stablemax_weights(wide)
+    return F.cross_entropy(
+        wide.flatten(0, 1), labels.flatten().long(), ignore_index=IGNORE, reduction="none"
+    ).view(labels.shape)
+
+
+class StepLoss(NamedTuple):
+    """A step's loss, summed over slots, and detached sums for the log."""
+
+    loss: Float[Tensor, ""]
+    sums: dict[str, Tensor]
+
+
+def correctness(
+    logits: Float[Tensor, "slots length vocab"], labels: Int[Tensor, "slots length"]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Per slot: share of right tokens, whether all are right, and whether any has a label.
+
+    A slot without a label is neither right nor wrong; callers leave it out.
+    """
+    labelled = labels != IGNORE
+    right = labelled & (logits.argmax(-1) == labels)
+    count = labelled.sum(-1)
+    return right.sum(-1) / count.clamp(min=1), right.sum(-1) == count, count > 0
+
+
+def step_loss(
+    outputs: Mapping[str, Tensor], carry: Carry, halting: Halting, kind: TokenLoss
+) -> StepLoss:
+    """Sum over slots of: mean token loss + 0.5 * (halting losses), as published.
+
+    Labels are those of `carry.current_data`: a running slot's are not those of the row that has
+    just arrived. Divide by the global batch size before the backward pass. The sums over slots that
+    halted in this step: `count`, `accuracy`, `exact_accuracy`, `q_halt_accuracy`, `steps`.
+    """
+    labels = carry.current_data["labels"]
+    losses = token_losses(outputs["logits"], labels, kind)
+    with torch.no_grad():
+        accuracy, exact, counted = correctness(outputs["logits"], labels)
+        ended = carry.halted & counted
+        says_right = outputs["q_halt_logits"] >= 0
+        sums = {
+            "count": ended.sum(),
+            "accuracy": torch.where(ended, accuracy, 0.0).sum(),
+            "exact_accuracy": (ended & exact).sum(),
+            "q_halt_accuracy": (ended & (says_right == exact)).sum(),
+            "steps": torch.where(ended, carry.steps, 0).sum(),
+        }
+    lm_loss = (losses.sum(-1) / (labels != IGNORE).sum(-1).clamp(min=1)).sum()
+    head = halting.losses(dict(outputs), exact, counted)
+    loss = lm_loss + 0.5 * torch.stack(list(head.values())).sum()
+    sums |= {"loss": loss, "lm_loss": lm_loss, **head}
+    return StepLoss(loss, {name: value.detach() for name, value in sums.items()})

@@ -1,0 +1,78 @@
+"""The run's log: sums over slots between two logged updates, and `metrics.jsonl`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hrm.training.checkpoint import write_text
+
+PER_ENDED = ("accuracy", "exact_accuracy", "q_halt_accuracy", "steps")
+"""Averaged over the sequences that ended; the rest are losses, averaged over slots."""
+
+
+class Sums:
+    """Running sums of a step's detached sums; kept on the device until they are read."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Tensor] = {}
+
+    def add(self, sums: Mapping[str, Tensor]) -> None:
+        for name, value in sums.items():
+            wide = value.to(torch.float64) if value.device.type == "cpu" else value.float()
+            self.values[name] = self.values[name] + wide if name in self.values else wide
+
+    def read(self, slot_steps: int) -> dict[str, float | None]:
+        """Means under `train/` names, and start anew. None where no sequence ended.
+
+        slot_steps: slots times updates since the last read.
+        """
+        numbers = {name: float(value) for name, value in self.values.items()}
+        self.values = {}
+        ended = numbers.pop("count", 0.0)
+        row: dict[str, float | None] = {"train/count": ended}
+        for name, value in numbers.items():
+            if name in PER_ENDED:
+                row[f"train/{name}"] = value / ended if ended else None
+            else:
+                row[f"train/{name}"] = value / slot_steps
+        return row
+
+
+class MetricsLog:
+    """`metrics.jsonl`, one object a line, each line written by one call."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        line = (json.dumps(row) + "\n").encode()
+        handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            os.write(handle, line)
+        finally:
+            os.close(handle)
+
+    def keep_until(self, step: int) -> None:
+        """Drop rows after update `step` and a line that a kill cut short."""
+        rows = [row for row in read_metrics(self.path) if row["step"] <= step]
+        write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of a `metrics.jsonl`; a last line that a kill cut short is left out."""
+    if not path.is_file():
+        return []
+    rows = []
+    for line in path.read_text().split("\n")[:-1]:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows

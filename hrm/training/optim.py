@@ -1,0 +1,129 @@
+"""Optimizers and the learning-rate schedule. Every parameter is in exactly one optimizer."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+from torch.optim import Optimizer
+
+from hrm.errors import UserError
+from hrm.models.sparse_embedding import (
+    CastedSparseEmbedding,
+    CastedSparseEmbeddingSignSGD_Distributed,
+)
+
+
+class OptimizerConfig(BaseModel):
+    """Optimizer, schedule and clipping; names and meanings as published where those exist."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    optimizer: Literal["adamw", "adam_atan2", "muon"] = "adam_atan2"
+    """`adam_atan2` needs the extra of that name; `muon` takes the matrices of the levels and
+    leaves embeddings, heads and biases to AdamW."""
+    lr: float = Field(default=1e-4, gt=0)
+    lr_schedule: Literal["constant", "cosine"] = "constant"
+    lr_min_ratio: float = Field(default=0.0, ge=0, le=1)
+    """Cosine ends at this share of `lr`."""
+    lr_warmup_steps: int = Field(default=0, ge=0)
+    """Updates of linear warm-up."""
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.95, ge=0, lt=1)
+    weight_decay: float = Field(default=0.1, ge=0)
+    muon_momentum: float = Field(default=0.95, ge=0, lt=1)
+    puzzle_emb_lr: float = Field(default=1e-2, ge=0)
+    puzzle_emb_weight_decay: float = Field(default=0.1, ge=0)
+    grad_clip_norm: float | None = Field(default=None, gt=0)
+    """Largest norm of all gradients together; null: no clipping."""
+
+
+def _adam_atan2(parameters: list[nn.Parameter], config: OptimizerConfig) -> Optimizer:
+    try:
+        from adam_atan2_pytorch import AdamAtan2
+    except ImportError:
+        raise UserError(
+            "optimizer: adam_atan2 needs the package adam-atan2-pytorch "
+            "(pip install 'hrm[atan2]'); adamw and muon need nothing more"
+        ) from None
+    # a = b = 1 is plain atan2, as in published HRM.
+    return AdamAtan2(
+        parameters,
+        lr=config.lr,
+        betas=(config.beta1, config.beta2),
+        weight_decay=config.weight_decay,
+        decoupled_wd=False,
+        a=1.0,
+        b=1.0,
+    )
+
+
+def _adamw(parameters: list[nn.Parameter], config: OptimizerConfig) -> Optimizer:
+    return torch.optim.AdamW(
+        parameters,
+        lr=config.lr,
+        betas=(config.beta1, config.beta2),
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
+
+
+def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimizer]:
+    """The dense parameters' optimizers, then one SignSGD per sparse embedding.
+
+    Each group carries its own `base_lr`, which `set_lr` scales.
+    """
+    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    optimizers: list[Optimizer]
+    if config.optimizer == "muon":
+        matrices = [p for n, p in named if p.ndim == 2 and "_level." in n]
+        chosen = {id(p) for p in matrices}
+        muon = torch.optim.Muon(
+            matrices,
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            momentum=config.muon_momentum,
+            adjust_lr_fn="match_rms_adamw",  # so that one rate serves both optimizers
+        )
+        optimizers = [muon, _adamw([p for _, p in named if id(p) not in chosen], config)]
+    elif config.optimizer == "adam_atan2":
+        optimizers = [_adam_atan2([p for _, p in named], config)]
+    else:
+        optimizers = [_adamw([p for _, p in named], config)]
+    optimizers += [
+        CastedSparseEmbeddingSignSGD_Distributed(
+            module.optimizer_tensors(),
+            lr=config.puzzle_emb_lr,
+            weight_decay=config.puzzle_emb_weight_decay,
+        )
+        for module in model.modules()
+        if isinstance(module, CastedSparseEmbedding)
+    ]
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["base_lr"] = group["lr"]
+    return optimizers
+
+
+def lr_factor(warmup: int, config: OptimizerConfig, step: int, progress: float) -> float:
+    """Share of the base rate for update number `step` (from 1).
+
+    progress: 0 at the start and 1 at the planned end; under halting it follows rows admitted, since
+    the number of updates is not known ahead.
+    """
+    if step < warmup:
+        return step / warmup
+    if config.lr_schedule == "constant":
+        return 1.0
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return config.lr_min_ratio + (1 - config.lr_min_ratio) * cosine
+
+
+def set_lr(optimizers: list[Optimizer], factor: float) -> None:
+    """Scale every group's base rate."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor

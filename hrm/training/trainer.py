@@ -1,0 +1,378 @@
+"""The one training loop: optimizers, schedule, averaging, log, evaluation, checkpoints, resume."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hrm.config import ExperimentConfig, build_model, planned_updates
+from hrm.data.base import PuzzleSplit
+from hrm.data.feeder import Augmenter, Feeder
+from hrm.errors import UserError
+from hrm.inference.evaluate import evaluate_split
+from hrm.training import checkpoint
+from hrm.training.dynamics import Persistent
+from hrm.training.ema import EMA
+from hrm.training.metrics import MetricsLog, Sums, read_metrics
+from hrm.training.optim import lr_factor, make_optimizers, set_lr
+
+FREE_TO_CHANGE = frozenset(
+    [
+        "epochs",
+        "max_steps",
+        "eval_every_steps",
+        "eval_split",
+        "eval_count",
+        "eval_batch_size",
+        "stop_at_exact_accuracy",
+        "stop_after_s",
+        "checkpoint_every_steps",
+        "keep_checkpoints",
+        "out",
+        "resume",
+        "progress",
+        "plots",
+        "tensorboard",
+        "run_name",
+        "project_name",
+        "device",
+    ]
+)
+"""Keys that a resumed run may set otherwise: they do not touch what an update computes."""
+
+Listener = Callable[[dict[str, Any]], None]
+
+
+class NonFiniteError(RuntimeError):
+    """A loss or gradient was not finite; the message names the parameters."""
+
+
+class Trainer:
+    """A run in folder `out`.
+
+    Args:
+        config: the checked experiment.
+        train: rows to learn from.
+        held_out: rows of `config.eval_split`, or None to never evaluate.
+        out: the run's folder; an existing one is refused unless `config.resume`.
+        augment: applied to every row as it is drawn.
+    """
+
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        train: PuzzleSplit,
+        held_out: PuzzleSplit | None,
+        out: Path,
+        augment: Augmenter | None = None,
+    ) -> None:
+        self.config, self.held_out, self.out = config, held_out, out
+        self.device = pick_device(config.device)
+        data = train.metadata
+        self.sizes = {
+            "batch_size": config.global_batch_size // config.grad_accumulation,
+            "seq_len": data.seq_len,
+            "vocab_size": data.vocab_size,
+            "num_puzzle_identifiers": data.num_puzzle_identifiers,
+        }
+        self.feeder = Feeder(
+            train,
+            slots=config.global_batch_size,
+            seed=config.seed,
+            epochs=config.epochs,
+            sampling=config.data.sampling,
+            augment=augment,
+        )
+        torch.manual_seed(config.seed)
+        self.model = build_model(config.arch, **self.sizes).to(self.device).train()
+        if config.arch.get("puzzle_emb_ndim"):
+            self.model.puzzle_emb.check_ids = False  # The data's were checked when it was read.
+        self.ema = EMA(self.model, config.ema_rate) if config.ema else None
+        self.optimizers = make_optimizers(self.model, config)
+        half = config.arch.get("forward_dtype") == "float16"
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=half)
+        self.dynamics = Persistent(
+            self.model,
+            self.feeder,
+            loss=config.loss,
+            micro_batches=config.grad_accumulation,
+            seed=config.seed,
+            device=self.device,
+        )
+        self.warmup = self._shortened_warmup()
+        self.sums = Sums()
+        self.step = 0
+        self.logged_step = 0
+        self.train_s = 0.0
+        self.finished = False
+        self.last_saved = -1
+        self.log = MetricsLog(out / "metrics.jsonl")
+        self.listeners: list[Listener] = []
+        """Called with every row of the log: progress bars and other sinks."""
+
+    # -- the loop
+
+    def run(self) -> None:
+        """Train until the run ends: its updates or epochs are done, or its goal is reached.
+
+        Raises:
+            NonFiniteError: the last good checkpoint is kept.
+        """
+        self._open()
+        while not self.finished:
+            started = time.perf_counter()
+            for sums in self.dynamics.updates(self._backward):
+                self._update(sums)
+            self.train_s += time.perf_counter() - started
+            self.finished = self._is_over()
+            row = self._row_if_due()
+            if row is not None:
+                goal = self.config.stop_at_exact_accuracy
+                if goal is not None and row.get("eval/exact_accuracy", 0.0) >= goal:
+                    self.finished = True
+                self.log.append(row)
+                for listener in self.listeners:
+                    listener(row)
+            every = self.config.checkpoint_every_steps
+            if self.finished or (every and self.step % every == 0):
+                self.save()
+
+    def _backward(self, loss: Tensor) -> None:
+        self.scaler.scale(loss).backward()
+
+    def _update(self, sums: dict[str, Tensor]) -> None:
+        """Guard, clip, step all optimizers, average."""
+        self.step += 1
+        self.sums.add(sums)
+        dense = [o for o in self.optimizers if not _is_sparse(o)]
+        for optimizer in dense:
+            self.scaler.unscale_(optimizer)
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if not self.scaler.is_enabled() and not bool(torch.isfinite(norm + sums["loss"])):
+            raise NonFiniteError(self._non_finite(sums))
+        if self.config.grad_clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.config.grad_clip_norm, norm)
+        set_lr(self.optimizers, lr_factor(self.warmup, self.config, self.step, self._progress()))
+        before = self.scaler.get_scale()
+        for optimizer in self.optimizers:
+            # Signs do not change with the scale, but a skipped step is skipped for all.
+            if _is_sparse(optimizer) and self.scaler.is_enabled() and not torch.isfinite(norm):
+                continue
+            if _is_sparse(optimizer):
+                optimizer.step()
+            else:
+                self.scaler.step(optimizer)
+        self.scaler.update()
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+        if self.ema is not None and self.scaler.get_scale() >= before:
+            self.ema.update_parameters(self.model)
+
+    def _non_finite(self, sums: dict[str, Tensor]) -> str:
+        bad = [
+            name
+            for name, p in self.model.named_parameters()
+            if p.grad is not None and not torch.isfinite(p.grad).all()
+        ]
+        what = f"gradients of {', '.join(bad)}" if bad else "the loss"
+        loss = float(sums["loss"]) / self.config.global_batch_size
+        return (
+            f"update {self.step}: {what} not finite (loss {loss}); nothing was changed by it, and "
+            f"the last checkpoint in {self.out / 'checkpoints'} is kept"
+        )
+
+    def share_done(self) -> float:
+        """Share of the run that is over, by rows, updates or seconds, whichever is most."""
+        limit = self.config.stop_after_s
+        return max(self._progress(), self.train_s / limit if limit else 0.0)
+
+    def _progress(self) -> float:
+        """What the schedule follows: rows admitted over rows planned, or updates if those end it."""
+        by_rows = self.feeder.admitted / self.feeder.planned if self.feeder.planned else 0.0
+        by_steps = (self.step - 1) / self.config.max_steps if self.config.max_steps else 0.0
+        return max(by_rows, by_steps)
+
+    def _is_over(self) -> bool:
+        config = self.config
+        too_long = config.stop_after_s is not None and self.train_s >= config.stop_after_s
+        full = config.max_steps is not None and self.step >= config.max_steps
+        return too_long or full or self.feeder.exhausted
+
+    def _shortened_warmup(self) -> int:
+        """Warm-up updates: no more than the run has, since published recipes at small sizes do."""
+        planned = planned_updates(self.config, self.feeder.planned)
+        if self.config.lr_warmup_steps <= planned:
+            return self.config.lr_warmup_steps
+        short = max(1, int(planned) // 10)
+        import warnings
+
+        warnings.warn(
+            f"lr_warmup_steps: {self.config.lr_warmup_steps} is longer than the run "
+            f"({int(planned)} updates at most); {short} are taken",
+            stacklevel=2,
+        )
+        return short
+
+    # -- log and evaluation
+
+    def _row_if_due(self) -> dict[str, Any] | None:
+        every = self.config.eval_every_steps
+        evaluates = self.finished or (every is not None and self.step % every == 0)
+        if not (evaluates or self.step % self.config.log_every_steps == 0):
+            return None
+        slot_steps = self.config.global_batch_size * (self.step - self.logged_step)
+        self.logged_step = self.step
+        row: dict[str, Any] = {
+            "step": self.step,
+            "samples": self.feeder.admitted,
+            "epoch": self.feeder.admitted / self.feeder.rows_per_epoch,
+            "lr": self.optimizers[0].param_groups[0]["lr"],
+            **self.sums.read(slot_steps),
+            "time/train_s": round(self.train_s, 3),
+        }
+        if evaluates and self.held_out is not None:
+            started = time.perf_counter()
+            row |= {f"eval/{name}": value for name, value in self.evaluate().items()}
+            row["time/eval_s"] = round(time.perf_counter() - started, 3)
+        return row
+
+    def evaluate(self) -> dict[str, Any]:
+        """Figures of the averaged weights on the held-out rows, every sequence to the last step."""
+        assert self.held_out is not None
+        model = self.ema.module if self.ema is not None else self.model
+        result = evaluate_split(
+            model,
+            self.held_out,
+            count=self.config.eval_count,
+            batch_size=self.config.eval_batch_size,
+        )
+        self.model.train()
+        return result
+
+    # -- checkpoints
+
+    def save(self) -> None:
+        """Write a checkpoint of this moment and drop old ones."""
+        if self.last_saved == self.step:
+            return
+        self.last_saved = self.step
+        tensors = {"model": self.model.state_dict(), "state": self._state_tensors()}
+        if self.ema is not None:
+            tensors["ema"] = self.ema.module.state_dict()
+        optimizers = [checkpoint.optimizer_tensors(o)[1] for o in self.optimizers]
+        objects = {
+            "config": {
+                "format": checkpoint.FORMAT,
+                "step": self.step,
+                "sizes": self.sizes,
+                "experiment": self.config.model_dump(),
+            },
+            "state": {
+                "step": self.step,
+                "logged_step": self.logged_step,
+                "train_s": self.train_s,
+                "finished": self.finished,
+                "feeder": self.feeder.state_dict(),
+                "optimizers": optimizers,
+                "scaler": self.scaler.state_dict(),
+                "ema_updates": int(self.ema.n_averaged) if self.ema is not None else 0,
+            },
+        }
+        checkpoint.save(checkpoint.checkpoint_path(self.out, self.step), tensors, objects)
+        checkpoint.clean(self.out, self.config.keep_checkpoints)
+
+    def _state_tensors(self) -> dict[str, Tensor]:
+        tensors = checkpoint.with_prefix("carry", self.dynamics.tensors())
+        tensors |= checkpoint.with_prefix("sums", self.sums.values)
+        tensors["random"] = torch.get_rng_state()
+        for i, optimizer in enumerate(self.optimizers):
+            state = checkpoint.optimizer_tensors(optimizer)[0]
+            tensors |= checkpoint.with_prefix(f"optimizer{i}", state)
+        return tensors
+
+    def _open(self) -> None:
+        """Make the run's folder, or go on in it."""
+        if not self.config.resume:
+            if self.out.exists() and any(self.out.iterdir()):
+                raise UserError(
+                    f"out: {self.out} exists; give another folder, or resume=true to go on in it"
+                )
+        (self.out / "checkpoints").mkdir(parents=True, exist_ok=True)
+        checkpoint.clean(self.out)
+        found = checkpoint.checkpoints(self.out)
+        if found:
+            self._load(found[-1])
+        else:
+            self._write_config()
+        self.log.keep_until(self.step)
+
+    def _write_config(self) -> None:
+        import yaml
+
+        text = yaml.safe_dump(self.config.model_dump(), sort_keys=False)
+        checkpoint.write_text(self.out / "config.yaml", text)
+
+    def _load(self, path: Path) -> None:
+        saved = checkpoint.read_json(path / "config.json")
+        _refuse_changes(saved["experiment"], self.config.model_dump())
+        state = checkpoint.read_json(path / "state.json")
+        tensors = checkpoint.read_tensors(path / "state.safetensors")
+        source = path / "model.safetensors"
+        checkpoint.load_weights(self.model, checkpoint.read_tensors(source), source)
+        if self.ema is not None:
+            source = path / "ema.safetensors"
+            checkpoint.load_weights(self.ema.module, checkpoint.read_tensors(source), source)
+            self.ema.n_averaged.fill_(state["ema_updates"])
+        for i, (optimizer, rest) in enumerate(
+            zip(self.optimizers, state["optimizers"], strict=True)
+        ):
+            mine = checkpoint.under_prefix(f"optimizer{i}", tensors)
+            checkpoint.load_optimizer(optimizer, mine, rest)
+        self.scaler.load_state_dict(state["scaler"])
+        self.dynamics.load_tensors(checkpoint.under_prefix("carry", tensors))
+        self.sums.values = checkpoint.under_prefix("sums", tensors)
+        self.feeder.load_state_dict(state["feeder"])
+        torch.set_rng_state(tensors["random"])
+        self.step = self.last_saved = int(state["step"])
+        self.logged_step, self.train_s = int(state["logged_step"]), float(state["train_s"])
+        # A longer max_steps or more epochs reopen a run that had ended.
+        self.finished = bool(state["finished"]) and self._is_over()
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All rows of the log so far."""
+        return read_metrics(self.log.path)
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is a GPU if there is one. Raises UserError for one that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise UserError(
+            f"device: {name} is not here; it may be auto, cpu, cuda or cuda:N"
+        ) from None
+    return device
+
+
+def _is_sparse(optimizer: torch.optim.Optimizer) -> bool:
+    return "world_size" in optimizer.defaults
+
+
+def _refuse_changes(saved: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> None:
+    for key in saved.keys() | asked.keys():
+        was, now = saved.get(key), asked.get(key)
+        if was == now or (not prefix and key in FREE_TO_CHANGE):
+            continue
+        if isinstance(was, dict) and isinstance(now, dict):
+            _refuse_changes(was, now, f"{prefix}{key}.")
+            continue
+        raise UserError(f"resume=true: {prefix}{key} was {was!r} and is {now!r} now")
