@@ -1,4 +1,4 @@
-"""The carry: all that a slot keeps between two steps, and `refill`, which lets the next sequence in."""
+"""The carry: all a slot keeps between two steps, and `refill`, which lets the next sequence in."""
 
 from __future__ import annotations
 

@@ -209,7 +209,11 @@ def sentence(error: ValidationError, prefix: str = "") -> str:
 
 
 def _known_hint(key: str) -> str:
-    schemas = [ExperimentConfig, DataConfig, *(m.config_type for m in MODELS.values())]
+    schemas: list[type[BaseModel]] = [
+        ExperimentConfig,
+        DataConfig,
+        *(m.config_type for m in MODELS.values()),
+    ]
     return nearest(key, {name for schema in schemas for name in schema.model_fields})
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 from hrm.errors import UserError
 from hrm.evaluation.halting import CalibrationBin
@@ -40,6 +40,9 @@ def plot_training(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     _curve(loss, rows, "train/lm_loss", "token loss alone", _ORANGE)
     if loss.lines and all(np.min(np.asarray(line.get_ydata())) > 0 for line in loss.lines):
         loss.set_yscale("log")
+        loss.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        loss.yaxis.set_major_formatter("{x:g}")
+        loss.yaxis.set_minor_formatter(NullFormatter())
     _finish(loss, "Loss (a row, a step)")
 
     _curve(share, rows, "train/exact_accuracy", "training rows, at halt", _BLUE)
@@ -49,6 +52,7 @@ def plot_training(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     _finish(share, "Exactly right")
 
     _curve(steps, rows, "train/steps", "training rows", _GREEN)
+    steps.margins(y=0.2)
     steps.set_ylim(bottom=0)
     _finish(steps, "Mean steps at halt")
     steps.set_xlabel("Updates")
@@ -84,16 +88,11 @@ def plot_accuracy_by_step(
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     steps = np.arange(1, len(accuracy_by_step) + 1)
-    axes.plot(steps, accuracy_by_step, color=_BLUE, marker="o", clip_on=False, zorder=3)
-    if len(accuracy_by_step):
-        axes.annotate(
-            f"{accuracy_by_step[-1]:.1%}",
-            (steps[-1], accuracy_by_step[-1]),
-            xytext=(0, -14),
-            textcoords="offset points",
-            ha="center",
-            color=_BLUE,
-        )
+    final = f"{accuracy_by_step[-1]:.1%} after step {len(steps)}" if len(steps) else "no steps"
+    axes.plot(
+        steps, accuracy_by_step, color=_BLUE, marker="o", clip_on=False, zorder=3, label=final
+    )
+    axes.legend(frameon=False)
     if mean_steps is not None:
         _mark_mean(axes, mean_steps)
     axes.set_xlabel("Stopped after step")
@@ -196,7 +195,7 @@ def _curve(
     sums = np.cumsum(np.concatenate([[0.0], values]))
     ends = np.arange(window, len(values) + 1)
     means = (sums[ends] - sums[ends - window]) / window
-    axes.plot(steps[ends - 1], means, color=color, label=f"{label} (mean of {window} rows)")
+    axes.plot(steps[ends - 1], means, color=color, label=f"{label} (mean of {window} points)")
 
 
 def _finish(axes: Axes, title: str) -> None:
@@ -215,7 +214,9 @@ def _tidy(axes: Axes, grid: str) -> None:
 
 
 def _mark_mean(axes: Axes, mean: float) -> None:
-    axes.axvline(mean, color=_ORANGE, linestyle="--", linewidth=1.5, label=f"mean {mean:.2f}")
+    axes.axvline(
+        mean, color=_ORANGE, linestyle="--", linewidth=1.5, label=f"mean step at halt {mean:.2f}"
+    )
     axes.legend(frameon=False)
 
 

@@ -1,8 +1,8 @@
-"""Counter-based random numbers for slots: a draw depends on seed, global slot and count, not on who asks.
+"""Counter-based random numbers: a draw depends on seed, global slot and count, not on who asks.
 
 A slot's state is one int64. It lives in the carry, so a resumed run draws what the killed one would
-have drawn, and N processes draw what one process would. The mixing is SplitMix64 (Steele, Lea, Flood
-2014), in wrapping int64 arithmetic.
+have drawn, and N processes draw what one process would. The mixing is SplitMix64 (Steele, Lea and
+Flood 2014), in wrapping int64 arithmetic.
 """
 
 from __future__ import annotations

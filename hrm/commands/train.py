@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hrm.config import ExperimentConfig, compose, config_dir
-from hrm.data.base import PuzzleSplit, load_split
+from hrm.data.base import PuzzleSplit, has_split, load_split
 from hrm.errors import UserError
 from hrm.training.progress import TrainProgress
 from hrm.training.trainer import NonFiniteError, Trainer
@@ -85,7 +85,7 @@ def load_data(config: ExperimentConfig) -> tuple[PuzzleSplit, PuzzleSplit]:
         print(f"hrm: preparing {root} ({config.data.prepare})", file=sys.stderr)
         request = sudoku_request(**config.data.prepare, out=root)
         prepare_sudoku(request, progress=sys.stderr.isatty() and config.progress)
-    held_out = config.eval_split if (root / config.eval_split).is_dir() else "test"
+    held_out = config.eval_split if has_split(root, config.eval_split) else "test"
     return load_split(root, "train"), load_split(root, held_out)
 
 
@@ -106,9 +106,12 @@ def finish(trainer: Trainer) -> None:
     rows = trainer.rows()
     last = rows[-1] if rows else {}
     if trainer.config.plots and rows:
-        from hrm.plots import plot_run
+        from hrm.plots import plot_evaluation, plot_training
 
-        plot_run(rows, trainer.out / "plots")
+        plot_training(rows, trainer.out / "plots" / "training.png")
+        if "eval/count" in last:
+            summary = {k.removeprefix("eval/"): v for k, v in last.items()}
+            plot_evaluation(summary, trainer.out / "plots")
     exact = last.get("eval/exact_accuracy")
     seen = "" if exact is None else f", exact accuracy {exact:.4f} on {last['eval/count']} rows"
     print(

@@ -14,7 +14,7 @@ from hrm.halting.base import Exploration, Halting, bce_sum
 
 
 class HaltOnly(Halting):
-    """Halts where `sigmoid(q_halt / temperature) > threshold`; at 0.5 and 1 that is `q_halt > 0`."""
+    """Halts where `sigmoid(q_halt / temperature) > threshold`; at 0.5 and 1, where `q_halt > 0`."""
 
     def __init__(
         self,

@@ -49,17 +49,17 @@ def solve(
     carry = model.initial_carry(batch, seed=0)
     active = torch.arange(rows, device=batch["inputs"].device)
     stopped_at = torch.full((rows,), last, dtype=torch.int32, device=active.device)
-    taken: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    taken: list[list[Tensor]] = []
     for step in range(1, last + 1):
         carry, outputs = model(carry, batch, adaptive=halting == "adaptive")
-        new = (
+        new = [
             outputs["logits"].argmax(-1).to(torch.int32),
             outputs["q_halt_logits"],
             outputs["q_continue_logits"],
             model.halting.wants(outputs),
-        )
+        ]
         if len(active) < rows:  # Rows that have left keep what they had.
-            new = tuple(old.index_copy(0, active, n) for old, n in zip(taken[-1], new, strict=True))
+            new = [old.index_copy(0, active, n) for old, n in zip(taken[-1], new, strict=True)]
         taken.append(new)
         if carry.halted.any():
             stopped_at[active[carry.halted]] = step

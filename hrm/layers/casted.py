@@ -37,7 +37,7 @@ class CastedLinear(nn.Module):
 
 
 class CastedEmbedding(nn.Module):
-    """A table of float32 rows, looked up in `cast_to`. The parameter's name is the published one."""
+    """A table of float32 rows, looked up in `cast_to`. The name is the published one."""
 
     def __init__(self, rows: int, width: int, init_std: float, cast_to: torch.dtype) -> None:
         super().__init__()
@@ -55,9 +55,9 @@ def cast_once(layers: Sequence[CastedLinear], dtype: torch.dtype) -> Iterator[No
     if dtype == torch.float32:  # Parameters are float32 already: nothing to share.
         yield
         return
-    for layer in layers:
-        layer.cast = layer.cast_to(dtype)
     try:
+        for layer in layers:
+            layer.cast = layer.cast_to(dtype)
         yield
     finally:
         for layer in layers:

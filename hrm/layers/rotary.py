@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class RotaryEmbedding(nn.Module):
-    """Tables of cosine and sine, `(positions, 1, head_dim)`, float32; not part of the state dict."""
+    """Tables of cosine and sine, `(positions, 1, head_dim)`, float32; not in the state dict."""
 
     cos: Tensor
     sin: Tensor

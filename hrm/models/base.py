@@ -36,8 +36,8 @@ from hrm.rng import slot_states
 class Latents(NamedTuple):
     """The two latents that recur, each `(slots, positions, hidden_size)` in `forward_dtype`."""
 
-    z_H: Tensor
-    z_L: Tensor
+    z_H: Tensor  # noqa: N815
+    z_L: Tensor  # noqa: N815
 
 
 class Block(nn.Module):

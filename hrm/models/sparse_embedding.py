@@ -19,19 +19,24 @@ from hrm.errors import UserError
 from hrm.layers.init import trunc_normal_init_
 
 NO_ID = -1
+AWAITED = "awaited_by_optimizer"
+"""Attribute of a leaf that has an optimizer; those of another leaf (frozen rows) are dropped."""
 
 
 class CastedSparseEmbedding(nn.Module):
     """Rows of a float32 table, returned in `cast_to`.
 
-    `local_weights` (slots, width; the leaf) and `local_ids` (slots) are neither parameters nor
-    buffers: they differ by process, so DDP must not average or broadcast them, and a state dict
-    needs them as little. Slots without a row have id -1.
+    `local_weights` (batch_size, width; the leaf) and `local_ids` (batch_size) are no parameters and
+    no buffers: they differ by process, so DDP must not average or broadcast them, and a state dict
+    needs them as little. Local rows that no slot uses have id -1.
+
+    A batch whose gradient waits for an update keeps its local rows, and the next batch takes those
+    behind it: gradients accumulate as those of one large batch.
 
     Args:
         rows: number of identifiers.
         width: width of a row.
-        batch_size: most slots of a training batch.
+        batch_size: most slots of an update, all its accumulated batches together.
         init_std: 0 as published: a new puzzle says nothing.
     """
 
@@ -53,6 +58,8 @@ class CastedSparseEmbedding(nn.Module):
         self.register_buffer("weights", trunc_normal_init_(torch.empty(rows, width), std=init_std))
         self.local_weights = torch.zeros(batch_size, width).requires_grad_()
         self.local_ids = torch.full((batch_size,), NO_ID, dtype=torch.int64)
+        self.latest = slice(0, 0)
+        """Local rows of the latest training batch."""
 
     def forward(self, ids: Int[Tensor, " slots"]) -> Float[Tensor, "slots width"]:
         """Raises UserError for an identifier out of range, or a batch above `batch_size`."""
@@ -61,17 +68,36 @@ class CastedSparseEmbedding(nn.Module):
         ids = ids.long()
         if not self.training:
             return self.weights[ids].to(self.cast_to)
-        slots = ids.shape[0]
-        if slots > self.local_weights.shape[0]:
-            raise UserError(
-                f"batch_size: a training batch of {slots} rows, but puzzle embeddings were made "
-                f"for at most {self.local_weights.shape[0]}"
-            )
+        self.latest = self._free_rows(ids)
         with torch.no_grad():
-            self.local_weights[:slots].copy_(self.weights[ids])
-            self.local_ids[:slots].copy_(ids)
-            self.local_ids[slots:].fill_(NO_ID)
-        return self.local_weights[:slots].to(self.cast_to)
+            self.local_weights[self.latest].copy_(self.weights[ids])
+            self.local_ids[self.latest].copy_(ids)
+            self.local_ids[self.latest.stop :].fill_(NO_ID)
+        return self.local_weights[self.latest].to(self.cast_to)
+
+    def _free_rows(self, ids: Tensor) -> slice:
+        """Local rows for a batch: from 0 on, or behind the rows whose gradient still waits."""
+        slots, room = ids.shape[0], self.local_weights.shape[0]
+        start = 0 if self.local_weights.grad is None else self._behind_waiting(ids)
+        if start + slots > room:
+            waiting = f" and {start} rows that wait for step() and zero_grad()" if start else ""
+            raise UserError(
+                f"batch_size: a training batch of {slots} rows{waiting}, but puzzle embeddings "
+                f"were made for at most {room} in an update"
+            )
+        return slice(start, start + slots)
+
+    @torch.compiler.disable
+    def _behind_waiting(self, ids: Tensor) -> int:
+        grad = self.local_weights.grad
+        if grad is None or not grad.any():  # zero_grad(set_to_none=False) leaves zeros
+            return 0
+        if not getattr(self.local_weights, AWAITED, False):
+            self.local_weights.grad = None
+            return 0
+        if torch.equal(self.local_ids[self.latest], ids):  # The same sequences, a step later.
+            return self.latest.start
+        return self.latest.stop
 
     def _refuse_out_of_range(self, ids: Tensor) -> None:
         rows = self.weights.shape[0]
@@ -80,8 +106,11 @@ class CastedSparseEmbedding(nn.Module):
             raise UserError(f"puzzle_identifiers: {int(bad[0])} is not in 0..{rows - 1}")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CastedSparseEmbedding:
+        table = self.weights
         super()._apply(fn, recurse)
-        # Through .data, so that the leaf stays a leaf and an optimiser keeps hold of it.
+        # Through .data, so that the leaf stays a leaf and an optimizer keeps hold of all three.
+        table.data = self.weights.data
+        self.weights = table
         self.local_weights.data = fn(self.local_weights.data)
         self.local_ids.data = fn(self.local_ids.data)
         self.local_weights.grad = None
@@ -125,7 +154,8 @@ class CastedSparseEmbeddingSignSGD_Distributed(torch.optim.Optimizer):
             raise ValueError(f"weight_decay: {weight_decay} is below 0")
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "world_size": world_size})
         for group in self.param_groups:
-            _roles(group["params"])
+            _, leaf, _ = _roles(group["params"])
+            setattr(leaf, AWAITED, True)
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]

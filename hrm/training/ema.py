@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
+
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 class EMA(AveragedModel):
@@ -17,7 +18,7 @@ class EMA(AveragedModel):
     """
 
     def __init__(self, model: nn.Module, rate: float) -> None:
-        def average(averages: Sequence[Tensor], current: Sequence[Tensor], n: Tensor) -> None:
+        def average(averages: Tensors, current: Tensors, n: Tensor | int) -> None:
             count = int(n)
             torch._foreach_lerp_(list(averages), list(current), 1 - min(rate, count / (count + 10)))
 

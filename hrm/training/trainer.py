@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from hrm.data.base import PuzzleSplit
 from hrm.data.feeder import Augmenter, Feeder
 from hrm.errors import UserError
 from hrm.inference.evaluate import evaluate_split
+from hrm.models import ACTModel
 from hrm.training import checkpoint
 from hrm.training.dynamics import Persistent
 from hrm.training.ema import EMA
@@ -245,7 +246,7 @@ class Trainer:
     def evaluate(self) -> dict[str, Any]:
         """Figures of the averaged weights on the held-out rows, every sequence to the last step."""
         assert self.held_out is not None
-        model = self.ema.module if self.ema is not None else self.model
+        model = self.model if self.ema is None else cast(ACTModel, self.ema.module)
         result = evaluate_split(
             model,
             self.held_out,

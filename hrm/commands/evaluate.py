@@ -1,0 +1,93 @@
+"""`hrm evaluate RUN`: figures of a trained model on held-out rows."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from hrm.commands.arguments import Parser, print_json
+from hrm.data.base import load_split
+from hrm.errors import UserError
+from hrm.inference.evaluate import evaluate_split
+from hrm.training.checkpoint import load_run
+from hrm.training.trainer import pick_device
+
+SHOWN = (
+    ("count", "rows"),
+    ("accuracy", "token accuracy"),
+    ("exact_accuracy", "exact accuracy"),
+    ("mean_steps", "mean steps"),
+    ("policy_mean_steps", "mean steps where the policy would halt"),
+    ("policy_exact_accuracy", "exact accuracy where the policy would halt"),
+    ("q_halt_accuracy", "Q-halt accuracy"),
+    ("q_halt_base_rate", "Q-halt base rate (share of right answers)"),
+    ("q_halt_auroc", "Q-halt AUROC"),
+    ("q_halt_auroc_all_steps", "Q-halt AUROC over all steps"),
+    ("q_halt_calibration_error", "Q-halt calibration error"),
+)
+
+
+def run(arguments: list[str]) -> int:
+    parser = Parser(
+        "hrm evaluate",
+        "Figures of a trained model (averaged weights) on held-out rows.",
+        "hrm evaluate runs/six --halting adaptive --json",
+    )
+    add = parser.add_argument
+    add("run", metavar="RUN", help="a run's folder or one of its checkpoints")
+    add("--data", metavar="DIR", help="another data set (default: the run's own)")
+    add("--split", choices=("test", "val", "train"), default="test")
+    add("--halting", choices=("max_steps", "adaptive"), default="max_steps")
+    add("--count", type=int, help="rows, spread evenly over the split (default: all)")
+    add("--batch-size", type=int, default=256)
+    add("--device", default="auto")
+    add("--plots", metavar="DIR", help="also draw the plots into this folder")
+    add("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args(arguments)
+    for name in ("count", "batch_size"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name.replace('_', '-')}: got {value}, but it is at least 1")
+
+    loaded = load_run(options.run, pick_device(options.device))
+    split = load_split(Path(options.data or loaded.config.data.path), options.split)
+    total = min(options.count or len(split), len(split))
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("evaluating", total=total)
+        figures = evaluate_split(
+            loaded.model,
+            split,
+            count=options.count,
+            batch_size=options.batch_size,
+            halting=options.halting,
+            on_batch=lambda done: bar.update(task, completed=done),
+        )
+    if options.plots:
+        from hrm.plots import plot_evaluation
+
+        plot_evaluation(figures, Path(options.plots))
+    figures |= {"halting": options.halting, "split": options.split, "step": loaded.step}
+    if options.json:
+        print_json(figures)
+    else:
+        show(figures)
+    return 0
+
+
+def show(figures: dict[str, Any]) -> None:
+    """The figures that matter as a table."""
+    table = Table(show_header=False, box=None)
+    for key, gloss in SHOWN:
+        value = figures.get(key)
+        text = "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+        table.add_row(gloss, text)
+    by_step = " ".join(f"{a:.3f}" for a in figures["accuracy_by_step"])
+    table.add_row("exact accuracy by step", by_step)
+    steps = figures.get("policy_steps_histogram", figures["steps_histogram"])
+    table.add_row("rows halting at step 1, 2, ...", " ".join(map(str, steps)))
+    Console().print(table)

@@ -1,0 +1,130 @@
+"""`hrm solve RUN PUZZLE`: solve puzzles, show every step, check the answer against the rules."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from hrm.commands.arguments import Parser, print_json
+from hrm.data.sudoku import SHAPES, Shape, decode, encode, parse_puzzle, to_text, violations
+from hrm.display import judge, sudoku_trace
+from hrm.errors import UserError
+from hrm.inference.loop import Trajectory, solve
+from hrm.training.checkpoint import LoadedRun, load_run
+from hrm.training.trainer import pick_device
+
+
+def run(arguments: list[str]) -> int:
+    parser = Parser(
+        "hrm solve",
+        "Solve Sudoku with a trained model and show the board after every step.\n"
+        "Blanks are '.', '0' or '_'. A file has a puzzle a line.",
+        "hrm solve runs/four 1...  ..2. .3.. ...4",
+    )
+    add = parser.add_argument
+    add("run", metavar="RUN", help="a run's folder or one of its checkpoints")
+    add("puzzle", metavar="PUZZLE", nargs="+", help="a puzzle as text, or a file of them")
+    add("--halting", choices=("adaptive", "max_steps"), default="adaptive")
+    add("--device", default="auto")
+    add("--json", action="store_true", help="print one JSON object, or a list for a file")
+    options = parser.parse_args(arguments)
+
+    loaded = load_run(options.run, pick_device(options.device))
+    shape = model_shape(loaded)
+    from_file, puzzles = read_puzzles(options.puzzle, shape)
+    batch = {
+        "inputs": torch.from_numpy(encode(puzzles).astype(np.int32)),
+        "puzzle_identifiers": torch.zeros(len(puzzles), dtype=torch.int32),
+    }
+    device = next(loaded.model.parameters()).device
+    done = solve(loaded.model, {k: v.to(device) for k, v in batch.items()}, options.halting)
+    results = [result(done, i, shape, puzzles[i]) for i in range(len(puzzles))]
+    if options.json:
+        print_json({"puzzles": results} if from_file else results[0])
+        return 0
+    console = Console()
+    for i, puzzle in enumerate(puzzles):
+        last = int(done.stopped_at[i])
+        answers = [decode_answer(step) for step in done.predictions[:last, i]]
+        has_continue = loaded.config.arch["continue_target"] != "none"
+        q_continue = done.q_continue[:last, i].tolist() if has_continue else None
+        q_halt = done.q_halt[:last, i].tolist()
+        limit = loaded.model.config.halt_max_steps
+        console.print(
+            sudoku_trace(shape, puzzle, answers, q_halt, q_continue, last, max_steps=limit)
+        )
+    if len(puzzles) > 1:
+        right = sum(r["valid"] for r in results)
+        console.print(f"{right} of {len(puzzles)} answers are valid")
+    return 0
+
+
+def model_shape(loaded: LoadedRun) -> Shape:
+    """The board that the model was trained on."""
+    for shape in SHAPES.values():
+        if (shape.cells, shape.vocab_size) == (
+            loaded.sizes["seq_len"],
+            loaded.sizes["vocab_size"],
+        ):
+            return shape
+    raise UserError(f"{loaded.path}: this model was not trained on Sudoku")
+
+
+def read_puzzles(given: list[str], shape: Shape) -> tuple[bool, np.ndarray]:
+    """Whether a file was given, and the boards (count, cells) of digits, 0 for a blank."""
+    path = Path(given[0])
+    from_file = len(given) == 1 and _is_file(path)
+    try:
+        texts = path.read_text().split("\n") if from_file else ["".join(given)]
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not text; a file of puzzles has one a line") from None
+    boards = []
+    for number, text in enumerate(texts, start=1):
+        if from_file and not text.strip():
+            continue
+        where = f"{path}, line {number}: " if from_file else "PUZZLE: "
+        try:
+            found, digits = parse_puzzle(text)
+        except UserError as error:
+            raise UserError(f"{where}{error}") from None
+        if found.n != shape.n:
+            raise UserError(
+                f"{where}{len(digits)} cells, but the model solves {shape.n}x{shape.n}, "
+                f"{shape.cells} cells"
+            )
+        if clashes := violations(shape, digits):
+            raise UserError(f"{where}the givens clash: {clashes[0]}")
+        boards.append(digits)
+    if not boards:
+        raise UserError(f"{path}: holds no puzzle")
+    return from_file, np.stack(boards)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # A long puzzle is no file name.
+        return False
+
+
+def decode_answer(tokens: torch.Tensor) -> np.ndarray:
+    """Digits of predicted tokens; padding and blank count as a blank."""
+    return decode(tokens.cpu().numpy().clip(min=1))
+
+
+def result(done: Trajectory, i: int, shape: Shape, puzzle: np.ndarray) -> dict[str, Any]:
+    """A solved puzzle for JSON; the values are logits after each step."""
+    last = int(done.stopped_at[i])
+    answer = decode_answer(done.predictions[last - 1, i])
+    return {
+        "puzzle": to_text(puzzle),
+        "answer": to_text(answer),
+        "valid": judge(shape, puzzle, answer)[0],
+        "steps": last,
+        "q_halt": done.q_halt[:last, i].tolist(),
+        "q_continue": done.q_continue[:last, i].tolist(),
+    }

@@ -1,0 +1,50 @@
+"""Small models and batches for tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hrm.models import TRM, HRMACTv1
+
+SMALL: dict[str, Any] = {
+    "batch_size": 4,
+    "seq_len": 6,
+    "vocab_size": 11,
+    "H_cycles": 2,
+    "L_cycles": 2,
+    "L_layers": 1,
+    "hidden_size": 16,
+    "num_heads": 2,
+    "ffn_multiple": 8,
+    "halt_max_steps": 3,
+    "forward_dtype": "float32",
+}
+
+
+def small_hrm(**changes: Any) -> HRMACTv1:
+    return HRMACTv1({**SMALL, "H_layers": 1, **changes})
+
+
+def small_trm(**changes: Any) -> TRM:
+    return TRM({**SMALL, **changes})
+
+
+def small_batch(slots: int = 4, seed: int = 1, **config: Any) -> dict[str, Tensor]:
+    """Random inputs, labels and puzzle identifiers 0, 1, 2, ..."""
+    shape = (slots, config.get("seq_len", SMALL["seq_len"]))
+    generator = torch.Generator().manual_seed(seed)
+    vocab = config.get("vocab_size", SMALL["vocab_size"])
+    return {
+        "inputs": torch.randint(0, vocab, shape, generator=generator, dtype=torch.int32),
+        "labels": torch.randint(0, vocab, shape, generator=generator, dtype=torch.int32),
+        "puzzle_identifiers": torch.arange(slots, dtype=torch.int32),
+    }
+
+
+def awaken(model: HRMACTv1 | TRM) -> None:
+    """Give the Q-head weights, so that its values depend on the input."""
+    with torch.no_grad():
+        model.inner.q_head.weight.normal_()
