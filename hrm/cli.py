@@ -11,6 +11,7 @@ from importlib import import_module
 from hrm.errors import UserError, nearest
 
 COMMANDS = {
+    "demo": "prepare, train, evaluate and solve 4x4 Sudoku in about a minute",
     "prepare": "make a data set",
     "train": "train a model (settings are key=value)",
     "evaluate": "figures of a trained model on held-out puzzles",

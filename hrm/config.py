@@ -161,10 +161,13 @@ def _hydra_sentence(error: Exception, overrides: Sequence[str], directory: Path)
         group, name = found.groups()
         known = sorted(path.stem for path in (directory / group).glob("*.yaml"))
         return f"{group}={name}: unknown{nearest(name, known)} (there are {', '.join(known)})"
+    if found := re.search(r"Missing mandatory value.*?full_key: (\S+)", text, re.DOTALL):
+        return f"{found.group(1)}: missing; give it as {found.group(1)}=..., or experiment=NAME"
     if found := re.search(r"Could not override '([^']*)'", text):
         key = found.group(1)
         return f"{key}: unknown key{_nearest_key(key, directory)}"
     first = " ".join(line.strip() for line in text.splitlines() if line.strip())
+    first = first.partition(" See http")[0]
     culprit = next((o for o in overrides if o in first), None)
     return first if culprit else f"{first} (in: {' '.join(overrides) or 'no overrides'})"
 

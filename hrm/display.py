@@ -60,7 +60,7 @@ def sudoku_trace(
         before = answer
     valid, verdict = judge(shape, puzzle, before)
     return Group(
-        _legend(),
+        _legend(q_continue is not None),
         Text(),
         Columns(panels, padding=(0, 3), equal=True),
         Text(verdict, style="bold green" if valid else "bold red"),
@@ -146,8 +146,8 @@ def _panel(board: Text, lines: list[str]) -> Text:
     return Text("\n").join([board, Text(name, style="bold"), *map(Text, rest), Text()])
 
 
-def _legend() -> Text:
-    return Text("  ").join(
+def _legend(with_continue: bool) -> Text:
+    marks = Text("  ").join(
         [
             Text("5 given", style=_GIVEN),
             Text("5 filled", style=_KEPT),
@@ -156,6 +156,10 @@ def _legend() -> Text:
             Text("&5 both", style=_BROKEN_CHANGED),
         ]
     )
+    values = "right: the model's own chance that the board is right"
+    if with_continue:
+        values += "; continue: its value of going on"
+    return marks.append(f"\n{values}", style="dim")
 
 
 def _blanks(puzzle: NDArray[np.integer]) -> str:

@@ -41,6 +41,11 @@ def run(arguments: list[str]) -> int:
 
         print(yaml.safe_dump(config.model_dump(), sort_keys=False), end="")
         return 0
+    return train(config)
+
+
+def train(config: ExperimentConfig) -> int:
+    """Train as `config` says, with a progress line, plots and a closing line."""
     trainer = make_trainer(config)
     with TrainProgress(trainer, enabled=config.progress and sys.stderr.isatty()):
         try:

@@ -41,9 +41,10 @@ class Halting(ABC):
     Args:
         max_steps: every sequence ends at this step at the latest (1 or more).
         exploration_prob: chance, in training, that halting is held back to a step drawn evenly
-            from 2..max_steps.
+            from 2 to the limit.
         exploration: `per_step` draws anew at every step (published code), `per_episode` once per
             sequence (the paper). More exploration means more steps, never fewer.
+        train_max_steps: the limit in training; None: `max_steps`.
     """
 
     needs_next_q = False
@@ -56,10 +57,16 @@ class Halting(ABC):
         max_steps: int,
         exploration_prob: float = 0.0,
         exploration: Exploration = "per_step",
+        train_max_steps: int | None = None,
     ) -> None:
         self.max_steps = max_steps
+        self.train_max_steps = train_max_steps or max_steps
         self.exploration_prob = exploration_prob
         self.exploration = exploration
+
+    def limit(self, training: bool) -> int:
+        """The step at which every sequence ends."""
+        return self.train_max_steps if training else self.max_steps
 
     @abstractmethod
     def wants(self, outputs: dict[str, Tensor]) -> Bool[Tensor, " slots"]:
@@ -102,8 +109,9 @@ class Halting(ABC):
         Training follows the policy with exploration; evaluation runs to `max_steps` (the published
         way) unless `adaptive`, which follows the policy alone.
         """
-        halted = steps >= self.max_steps
-        if not (training or adaptive) or self.max_steps == 1 or not self.learned:
+        limit = self.limit(training)
+        halted = steps >= limit
+        if not (training or adaptive) or limit == 1 or not self.learned:
             return Decision(halted, rng, extra)
         halted = halted | self.wants(outputs)
         if training and self.exploration_prob > 0:
@@ -115,8 +123,8 @@ class Halting(ABC):
         return Decision(halted, rng, extra)
 
     def _draw_min_steps(self, rng: Tensor) -> tuple[Tensor, Tensor]:
-        """With `exploration_prob` a number of 2..max_steps, else 0."""
+        """With `exploration_prob` a number from 2 to the training limit, else 0."""
         explores, rng = draw(rng)
         where, rng = draw(rng)
-        steps = 2 + (where * (self.max_steps - 1)).to(torch.int32)
+        steps = 2 + (where * (self.train_max_steps - 1)).to(torch.int32)
         return torch.where(explores < self.exploration_prob, steps, 0).to(torch.int32), rng

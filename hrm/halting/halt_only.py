@@ -21,14 +21,15 @@ class HaltOnly(Halting):
         max_steps: int,
         exploration_prob: float = 0.0,
         exploration: Exploration = "per_step",
+        train_max_steps: int | None = None,
         threshold: float = 0.5,
         temperature: float = 1.0,
     ) -> None:
-        super().__init__(max_steps, exploration_prob, exploration)
-        self.limit = temperature * math.log(threshold / (1 - threshold))
+        super().__init__(max_steps, exploration_prob, exploration, train_max_steps)
+        self.cut = temperature * math.log(threshold / (1 - threshold))
 
     def wants(self, outputs: dict[str, Tensor]) -> Bool[Tensor, " slots"]:
-        return outputs["q_halt_logits"] > self.limit
+        return outputs["q_halt_logits"] > self.cut
 
     def losses(
         self,

@@ -262,9 +262,9 @@ class ACTModel(nn.Module):
             decision = self.halting.decide(
                 outputs, steps, carry.rng, carry.extra, training=self.training, adaptive=adaptive
             )
-            if self.training and self.halting.needs_next_q and self.config.halt_max_steps > 1:
+            if self.training and self.halting.needs_next_q and self.halting.train_max_steps > 1:
                 with torch.no_grad():
                     ahead = self.inner.q_values(self.inner.recur(latents, x).z_H)
-                is_last = steps >= self.config.halt_max_steps
+                is_last = steps >= self.halting.train_max_steps
                 outputs |= self.halting.next_target(ahead, is_last)
         return replace(carry, inner_carry=latents, steps=steps, **decision._asdict()), outputs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -55,6 +55,10 @@ class TokenModelConfig(BaseModel):
     """Target of the continue value under q_learning. `bootstrap`: a second forward (published HRM).
     `none`: no continue value; the model then halts where q_halt > 0, which is halt_only."""
     halt_max_steps: int = Field(ge=1)
+    """Steps after which every sequence ends."""
+    train_max_steps: int | None = Field(default=None, ge=1)
+    """The same limit in training, where a lower one teaches a small model faster: what it learns to
+    do in a few steps it goes on doing in more. null: halt_max_steps, as published."""
     halt_exploration_prob: float = Field(default=0.1, ge=0, le=1)
     """Chance that halting is held back in training: more of it gives more steps."""
     exploration: Literal["per_step", "per_episode"] = "per_step"
@@ -79,6 +83,11 @@ class TokenModelConfig(BaseModel):
                 f"num_heads: hidden_size {self.hidden_size} / {self.num_heads} heads gives an odd "
                 f"head dimension {head_dim}; rotary positions (pos_encodings=rope) need an even one"
             )
+        if self.train_max_steps is not None and self.train_max_steps > self.halt_max_steps:
+            raise ValueError(
+                f"train_max_steps: {self.train_max_steps} is above halt_max_steps "
+                f"{self.halt_max_steps}"
+            )
         return self
 
     @property
@@ -88,12 +97,17 @@ class TokenModelConfig(BaseModel):
 
     def make_halting(self) -> Halting:
         """The default halting policy of these settings."""
-        limits = (self.halt_max_steps, self.halt_exploration_prob, self.exploration)
+        common: dict[str, Any] = {
+            "exploration_prob": self.halt_exploration_prob,
+            "exploration": self.exploration,
+            "train_max_steps": self.train_max_steps,
+        }
         if self.halting == "fixed":
-            return Fixed(*limits)
+            return Fixed(self.halt_max_steps, **common)
         if self.halting == "halt_only" or self.continue_target == "none":
-            return HaltOnly(*limits, self.halt_threshold, self.halt_temperature)
-        return QLearning(*limits)
+            common |= {"threshold": self.halt_threshold, "temperature": self.halt_temperature}
+            return HaltOnly(self.halt_max_steps, **common)
+        return QLearning(self.halt_max_steps, **common)
 
 
 class HRMACTv1Config(TokenModelConfig):

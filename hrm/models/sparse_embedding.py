@@ -87,7 +87,6 @@ class CastedSparseEmbedding(nn.Module):
             )
         return slice(start, start + slots)
 
-    @torch.compiler.disable
     def _behind_waiting(self, ids: Tensor) -> int:
         grad = self.local_weights.grad
         if grad is None or not grad.any():  # zero_grad(set_to_none=False) leaves zeros

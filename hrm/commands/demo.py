@@ -1,0 +1,72 @@
+"""`hrm demo`: prepare 4x4 Sudoku, train on it, evaluate, and watch a puzzle being solved."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from hrm.commands import evaluate, solve, train
+from hrm.commands.arguments import Parser
+from hrm.config import compose
+from hrm.data.base import PuzzleSplit, load_split
+from hrm.data.sudoku import decode, to_text
+from hrm.errors import UserError
+from hrm.inference.loop import solve as solve_batch
+from hrm.training.checkpoint import load_run
+
+LOOKED_AT = 500
+
+
+def run(arguments: list[str]) -> int:
+    parser = Parser(
+        "hrm demo",
+        "Make 4x4 puzzles, train TRM on them (under a minute), evaluate on unseen ones, solve one.",
+        "hrm demo --out runs/demo",
+    )
+    parser.add_argument("--out", default="runs/demo", help="a new folder (default: runs/demo)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--again", action="store_true", help="replace the folder if it is a demo's")
+    options = parser.parse_args(arguments)
+    out = Path(options.out)
+    if options.again and (out / "demo").is_file():
+        shutil.rmtree(out)
+    if out.exists():
+        raise UserError(f"--out: {out} exists; give another folder, or --again for a demo's own")
+    config = compose(
+        [
+            "experiment=sudoku_4x4",
+            f"data.path={out / 'data'}",
+            f"data.prepare.seed={options.seed}",
+            f"seed={options.seed}",
+            f"out={out / 'run'}",
+        ]
+    )
+    out.mkdir(parents=True)
+    (out / "demo").write_text("A folder that hrm demo made.\n")
+
+    console = Console(stderr=True)
+    console.rule("1. puzzles and training")
+    train.train(config)
+    console.rule("2. unseen puzzles")
+    evaluate.run([str(out / "run"), "--halting", "adaptive", "--plots", str(out / "plots")])
+    console.rule("3. one of them, step by step")
+    text = longest_solved(out / "run", load_split(out / "data", "test"))
+    status = solve.run([str(out / "run"), text])
+    print(f"Everything is in {out}: try  hrm solve {out / 'run'} '{text}' --json", file=sys.stderr)
+    return status
+
+
+def longest_solved(run: Path, test: PuzzleSplit) -> str:
+    """The test puzzle that took the model the most steps and came out right."""
+    taken = test.take(np.arange(min(LOOKED_AT, len(test))))
+    labels = taken.pop("labels")
+    batch = {k: torch.from_numpy(v) for k, v in taken.items()}
+    done = solve_batch(load_run(run).model, batch, "adaptive")
+    right = (done.predictions[-1].numpy() == labels).all(1)
+    steps = np.where(right, done.stopped_at.numpy(), 0)
+    return to_text(decode(taken["inputs"][int(steps.argmax())]))

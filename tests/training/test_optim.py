@@ -1,0 +1,116 @@
+"""Optimizers: every parameter in exactly one, first updates by hand, and the schedule."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from hrm.models import CastedSparseEmbeddingSignSGD_Distributed
+from hrm.training.optim import OptimizerConfig, lr_factor, make_optimizers, set_lr
+from tests.models.helpers import small_hrm, small_trm
+
+
+class Toy(nn.Module):
+    """One matrix in a level, one outside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.L_level = nn.Linear(3, 2, bias=False)
+        self.head = nn.Linear(2, 1, bias=True)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adam_atan2", "muon"])
+@pytest.mark.parametrize("puzzle_emb_ndim", [0, 16])
+def test_every_parameter_is_in_exactly_one_optimizer(optimizer: Any, puzzle_emb_ndim: int) -> None:
+    if optimizer == "adam_atan2":
+        pytest.importorskip("adam_atan2_pytorch")
+    settings = {"puzzle_emb_ndim": puzzle_emb_ndim, "num_puzzle_identifiers": 4}
+    for model in (small_hrm(**settings), small_trm(**settings), small_trm(mlp_t=True, **settings)):
+        optimizers = make_optimizers(model, OptimizerConfig(optimizer=optimizer))
+        held = [id(p) for o in optimizers for g in o.param_groups for p in g["params"]]
+        expected = [id(p) for p in model.parameters()]
+        if puzzle_emb_ndim:
+            expected += [id(t) for t in model.puzzle_emb.optimizer_tensors()]
+            assert isinstance(optimizers[-1], CastedSparseEmbeddingSignSGD_Distributed)
+            assert optimizers[-1].param_groups[0]["lr"] == 1e-2
+        assert sorted(held) == sorted(expected)
+
+
+def test_muon_takes_the_matrices_of_the_levels_alone() -> None:
+    model = small_hrm()
+    muon, rest = make_optimizers(model, OptimizerConfig(optimizer="muon"))
+    chosen = {id(p) for g in muon.param_groups for p in g["params"]}
+    names = {n for n, p in model.named_parameters() if id(p) in chosen}
+    assert names == {n for n, _ in model.named_parameters() if "_level." in n}
+    assert isinstance(rest, torch.optim.AdamW)
+
+
+def test_first_update_of_adam_atan2() -> None:
+    pytest.importorskip("adam_atan2_pytorch")
+    model = Toy()
+    config = OptimizerConfig(optimizer="adam_atan2", lr=0.1, weight_decay=0.5)
+    (optimizer,) = make_optimizers(model, config)
+    before = model.L_level.weight.detach().clone()
+    sign = torch.tensor([[1.0, -1.0, 0.0], [1.0, 1.0, -1.0]])
+    model.L_level.weight.grad = 0.3 * sign
+    optimizer.step()
+    # atan2(m, sqrt(v)) with m = g and v = g^2 is a quarter of pi.
+    expected = before * (1 - 0.1 * 0.5) - 0.1 * math.pi / 4 * sign
+    torch.testing.assert_close(model.L_level.weight.detach(), expected)
+
+
+def test_first_update_of_adamw() -> None:
+    model = Toy()
+    config = OptimizerConfig(optimizer="adamw", lr=0.1, weight_decay=0.5)
+    (optimizer,) = make_optimizers(model, config)
+    before = model.head.weight.detach().clone()
+    model.head.weight.grad = torch.tensor([[2.0, -3.0]])
+    optimizer.step()
+    expected = before * (1 - 0.1 * 0.5) - 0.1 * torch.tensor([[1.0, -1.0]])
+    torch.testing.assert_close(model.head.weight.detach(), expected)
+
+
+def test_first_update_of_muon_is_orthogonal() -> None:
+    model = Toy()
+    config = OptimizerConfig(optimizer="muon", lr=0.1, weight_decay=0.0)
+    muon, _ = make_optimizers(model, config)
+    before = model.L_level.weight.detach().clone()
+    model.L_level.weight.grad = torch.randn(2, 3)
+    muon.step()
+    update = (before - model.L_level.weight.detach()) / (0.1 * 0.2 * math.sqrt(3))
+    # Newton-Schulz leaves singular values near 1; 0.2 sqrt(3) matches AdamW's root mean square.
+    singular = torch.linalg.svdvals(update)
+    assert (singular > 0.6).all()
+    assert (singular < 1.3).all()
+
+
+@pytest.mark.parametrize(
+    ("step", "progress", "factor"),
+    [(1, 0.0, 0.25), (3, 0.0, 0.75), (4, 0.0, 1.0), (9, 0.5, 0.6), (9, 1.0, 0.2), (9, 1.5, 0.2)],
+)
+def test_warm_up_then_cosine(step: int, progress: float, factor: float) -> None:
+    config = OptimizerConfig(lr_schedule="cosine", lr_min_ratio=0.2)
+    assert lr_factor(4, config, step, progress) == pytest.approx(factor)
+
+
+def test_constant_after_warm_up() -> None:
+    config = OptimizerConfig()
+    assert [lr_factor(2, config, n, 0.9) for n in (1, 2, 3)] == [0.5, 1.0, 1.0]
+    assert lr_factor(0, config, 1, 0.0) == 1.0
+
+
+def test_set_lr_scales_each_groups_own_rate() -> None:
+    model = small_hrm(puzzle_emb_ndim=16, num_puzzle_identifiers=4)
+    optimizers = make_optimizers(model, OptimizerConfig(optimizer="adamw", lr=0.4))
+    for _ in range(2):  # not a product of factors
+        set_lr(optimizers, 0.5)
+    assert [o.param_groups[0]["lr"] for o in optimizers] == [0.2, 0.005]
+
+
+@pytest.mark.parametrize("bad", [{"lr": 0.0}, {"beta2": 1.0}, {"optimizer": "sgd"}, {"lrr": 1.0}])
+def test_bad_settings_are_refused(bad: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(bad))):
+        OptimizerConfig(**bad)
