@@ -48,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.showwarning = _show_warning
             command: Callable[[list[str]], int] = import_module(f"hrm.commands.{name}").run
             return command(rest)
+    except SystemExit as done:  # argparse, after --help
+        return int(done.code or 0)
     except UserError as error:
         return _fail(str(error))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The one exception that a user's input can cause: one sentence, exit status 2 on the command line."""
+"""The one exception that bad input causes: one sentence, and exit status 2 of a command."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """Bad input. The message is one sentence that names the key, file or value and what it may be."""
+    """Bad input. The message is one sentence: the key, file or value, and what it may be."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""One thread, fixed seeds, and shapes checked: jaxtyping annotations of the core run under beartype."""
+"""One thread, fixed seeds, and the core's jaxtyping annotations checked by beartype."""
 
 import torch
 from hypothesis import settings

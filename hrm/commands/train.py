@@ -87,8 +87,8 @@ def load_data(config: ExperimentConfig) -> tuple[PuzzleSplit, PuzzleSplit]:
             raise UserError(f"data.path: {root} does not exist; make it with hrm prepare")
         from hrm.data.sudoku import prepare_sudoku, sudoku_request
 
-        print(f"hrm: preparing {root} ({config.data.prepare})", file=sys.stderr)
         request = sudoku_request(**config.data.prepare, out=root)
+        print(f"hrm: preparing {root} ({config.data.prepare})", file=sys.stderr)
         prepare_sudoku(request, progress=sys.stderr.isatty() and config.progress)
     held_out = config.eval_split if has_split(root, config.eval_split) else "test"
     return load_split(root, "train"), load_split(root, held_out)

@@ -17,7 +17,8 @@ class TokenModelConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
     batch_size: int = Field(ge=1)
-    """Most slots of a training batch; only the puzzle embeddings' local rows depend on it."""
+    """Most slots of an update, all accumulated batches of a process together; only the room for
+    the gradients of puzzle embeddings depends on it."""
     seq_len: int = Field(ge=1)
     """Tokens of a sequence, puzzle positions not counted."""
     vocab_size: int = Field(ge=2)

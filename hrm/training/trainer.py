@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -76,7 +77,7 @@ class Trainer:
         self.device = pick_device(config.device)
         data = train.metadata
         self.sizes = {
-            "batch_size": config.global_batch_size // config.grad_accumulation,
+            "batch_size": config.global_batch_size,
             "seq_len": data.seq_len,
             "vocab_size": data.vocab_size,
             "num_puzzle_identifiers": data.num_puzzle_identifiers,
@@ -127,6 +128,7 @@ class Trainer:
         self._open()
         while not self.finished:
             started = time.perf_counter()
+            self._set_step_limit()
             for sums in self.dynamics.updates(self._backward):
                 self._update(sums)
             self.train_s += time.perf_counter() - started
@@ -142,6 +144,11 @@ class Trainer:
             every = self.config.checkpoint_every_steps
             if self.finished or (every and self.step % every == 0):
                 self.save()
+
+    def _set_step_limit(self) -> None:
+        due = [pair for pair in self.config.step_curriculum if pair[0] <= self.step]
+        if due:
+            self.model.halting.train_max_steps = max(due)[1]
 
     def _backward(self, loss: Tensor) -> None:
         self.scaler.scale(loss).backward()
@@ -194,7 +201,7 @@ class Trainer:
         return max(self._progress(), self.train_s / limit if limit else 0.0)
 
     def _progress(self) -> float:
-        """What the schedule follows: rows admitted over rows planned, or updates if those end it."""
+        """What the schedule follows: rows admitted over rows planned, or updates."""
         by_rows = self.feeder.admitted / self.feeder.planned if self.feeder.planned else 0.0
         by_steps = (self.step - 1) / self.config.max_steps if self.config.max_steps else 0.0
         return max(by_rows, by_steps)
@@ -211,8 +218,6 @@ class Trainer:
         if self.config.lr_warmup_steps <= planned:
             return self.config.lr_warmup_steps
         short = max(1, int(planned) // 10)
-        import warnings
-
         warnings.warn(
             f"lr_warmup_steps: {self.config.lr_warmup_steps} is longer than the run "
             f"({int(planned)} updates at most); {short} are taken",
@@ -299,11 +304,10 @@ class Trainer:
 
     def _open(self) -> None:
         """Make the run's folder, or go on in it."""
-        if not self.config.resume:
-            if self.out.exists() and any(self.out.iterdir()):
-                raise UserError(
-                    f"out: {self.out} exists; give another folder, or resume=true to go on in it"
-                )
+        if not self.config.resume and self.out.exists() and any(self.out.iterdir()):
+            raise UserError(
+                f"out: {self.out} exists; give another folder, or resume=true to go on in it"
+            )
         (self.out / "checkpoints").mkdir(parents=True, exist_ok=True)
         checkpoint.clean(self.out)
         found = checkpoint.checkpoints(self.out)

@@ -130,6 +130,19 @@ def test_a_limit_of_one_step_halts_despite_exploration(kind: type[Halting]) -> N
     assert halted(kind(1, 1.0), outputs([-9.0, 9.0]), [1, 1]) == [True, True]
 
 
+def test_training_may_have_a_lower_limit() -> None:
+    policy, q = QLearning(8, 1.0, train_max_steps=3), outputs([-9.0, -9.0, 9.0])
+    assert halted(policy, q, [2, 3, 3]) == [False, True, True]
+    assert halted(policy, q, [3, 7, 8], training=False) == [False, False, True]
+    adaptive = halted(policy, q, [3, 7, 3], training=False, adaptive=True)
+    assert adaptive == [False, False, True]
+    # Exploration keeps below it: every draw lies in 2..3.
+    eager = outputs([9.0] * 200)
+    assert all(halted(policy, eager, [3] * 200))
+    assert set(halted(policy, eager, [2] * 200)) == {True, False}
+    assert halted(QLearning(8, 1.0, train_max_steps=1), q, [1, 1, 1]) == [True] * 3
+
+
 def test_continue_target_by_hand() -> None:
     target = continue_target(
         torch.tensor([0.0, LN3, 0.0, -LN3]),

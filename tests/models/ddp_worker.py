@@ -11,7 +11,7 @@ import sys
 
 import torch
 import torch.distributed as dist
-from torch.nn.parallel import DistributedDataParallel as DDP
+from torch.nn.parallel import DistributedDataParallel
 
 from hrm.models import CastedSparseEmbeddingSignSGD_Distributed
 from hrm.training.losses import step_loss
@@ -40,7 +40,7 @@ def main(out: str) -> None:
         halt_exploration_prob=0.5,
     )
     awaken(model)  # so that slots halt at different steps
-    step = DDP(model) if world > 1 else model
+    step = DistributedDataParallel(model) if world > 1 else model
     optimizer = torch.optim.SGD(
         [p for n, p in model.named_parameters() if "puzzle_emb" not in n], lr=0.1
     )

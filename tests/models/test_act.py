@@ -125,6 +125,28 @@ def test_bootstrap_target_is_the_value_of_the_step_that_follows() -> None:
     assert (following["q_continue_logits"] > following["q_halt_logits"]).any()
 
 
+def test_the_training_limit_is_where_bootstrapping_ends() -> None:
+    model = small_hrm(halt_max_steps=3, train_max_steps=2).train()
+    awaken(model)
+    with torch.no_grad():
+        model.inner.q_head.bias[0] -= 2.5
+    batch = small_batch()
+    carry = model.initial_carry(batch, seed=0)
+    for _ in range(2):
+        carry, outputs = model(carry, batch)
+        carry = replace(carry, halted=carry.steps >= 2)
+    following = step_without_halting(model, carry)
+    torch.testing.assert_close(
+        outputs["target_q_continue"], following["q_halt_logits"].sigmoid().detach()
+    )
+    assert (following["q_continue_logits"] > following["q_halt_logits"]).any()
+    model.eval()
+    carry = model.initial_carry(batch)
+    for step in (1, 2, 3):
+        carry, _ = model(carry, batch)
+        assert carry.halted.tolist() == [step == 3] * 4
+
+
 @pytest.mark.parametrize("exploration", ["per_step", "per_episode"])
 def test_two_carries_of_half_the_slots_equal_one(exploration: str) -> None:
     model = small_hrm(

@@ -36,6 +36,7 @@ def test_a_config_object_does_as_well_as_a_dict() -> None:
         ({"forward_dtype": "float8"}, "forward_dtype"),
         ({"H_cycle": 2}, "H_cycle"),
         ({"grad_cycles": 0}, "grad_cycles"),
+        ({"train_max_steps": 4}, "train_max_steps: 4 is above halt_max_steps 3"),
     ],
 )
 def test_contradictions_are_refused_by_name(changes: dict[str, object], message: str) -> None:

@@ -248,9 +248,7 @@ def test_branch_init_scale_scales_what_blocks_add() -> None:
     plain = small_trm(mlp_t=True)
     torch.manual_seed(0)
     scaled = small_trm(mlp_t=True, branch_init_scale=0.1)
-    for (name, a), (_, b) in zip(
-        plain.named_parameters(), scaled.named_parameters(), strict=True
-    ):
+    for (name, a), (_, b) in zip(plain.named_parameters(), scaled.named_parameters(), strict=True):
         factor = 0.1 if "down_proj" in name or "o_proj" in name else 1.0
         torch.testing.assert_close(b, factor * a, msg=name)
 

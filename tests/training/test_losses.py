@@ -112,16 +112,16 @@ GO_ON = math.log(2) + math.log(4)
 def test_loss_by_hand() -> None:
     outputs, carry = make_step(LABELS, [True, True, True])
     loss, sums = step_loss(outputs, carry, QLearning(8), "softmax")
-    assert float(loss) == pytest.approx(TOKENS + 0.5 * (HALT + GO_ON), rel=1e-6)
+    assert loss.item() == pytest.approx(TOKENS + 0.5 * (HALT + GO_ON), rel=1e-6)
     assert float(sums["lm_loss"]) == pytest.approx(TOKENS, rel=1e-6)
     assert float(sums["q_halt_loss"]) == pytest.approx(HALT, rel=1e-6)
     assert float(sums["q_continue_loss"]) == pytest.approx(GO_ON, rel=1e-6)
-    assert float(sums["loss"]) == float(loss)
+    assert float(sums["loss"]) == loss.item()
     assert not any(value.requires_grad for value in sums.values())
     halt_only, _ = step_loss(outputs, carry, HaltOnly(8), "softmax")
-    assert float(halt_only) == pytest.approx(TOKENS + 0.5 * HALT, rel=1e-6)
+    assert halt_only.item() == pytest.approx(TOKENS + 0.5 * HALT, rel=1e-6)
     fixed, _ = step_loss(outputs, carry, Fixed(8), "softmax")
-    assert float(fixed) == pytest.approx(TOKENS, rel=1e-6)
+    assert fixed.item() == pytest.approx(TOKENS, rel=1e-6)
 
 
 def test_stablemax_loss_by_hand() -> None:

@@ -1,0 +1,38 @@
+"""What stands beside every number: commit, date and machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import time
+from pathlib import Path
+
+
+def stamp() -> dict[str, str]:
+    """Commit (with a + if the tree has changes), date, and the machine in words."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", *arguments], cwd=here, capture_output=True, text=True, check=False
+        )
+        return done.stdout.strip()
+
+    changed = git("status", "--porcelain", "--", "../hrm", "../configs", "../benchmarks/*.py")
+    commit = git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
+    return {"commit": commit, "date": time.strftime("%Y-%m-%d"), "machine": machine()}
+
+
+def machine() -> str:
+    """Cores, processor, memory and versions."""
+    import torch
+
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        cpu = names[0].partition(":")[2].strip() if names else cpu
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    words = f"{os.cpu_count()} cores of {cpu}, {memory:.0f} GiB"
+    return f"{words}, Python {platform.python_version()}, PyTorch {torch.__version__}"

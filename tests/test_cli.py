@@ -1,0 +1,195 @@
+"""The commands from end to end, in this process; bad input is one sentence and exit status 2."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hrm.cli import COMMANDS, main
+from tests.training.conftest import SMALL
+
+Run = Callable[..., tuple[int, str, str]]
+PUZZLE = "1.....2..3.....4"
+
+
+@pytest.fixture
+def hrm(capsys: pytest.CaptureFixture[str]) -> Run:
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        status = main([str(a) for a in arguments])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of each size in `4`, `6`, `9`, and a run on 4x4 in `run`."""
+    root = tmp_path_factory.mktemp("cli")
+    for size in (4, 6, 9):
+        counts = ["--count", "12", "--val-count", "4", "--test-count", "5"]
+        where = ["--size", str(size), "--out", str(root / str(size))]
+        assert main(["prepare", "sudoku", *where, *counts, "--quiet"]) == 0
+    assert main(["train", *SMALL, f"data.path={root / '4'}", f"out={root / 'run'}"]) == 0
+    return root
+
+
+def snapshot(root: Path) -> dict[str, int]:
+    return {str(p): p.stat().st_mtime_ns for p in sorted(root.rglob("*"))}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_shows_an_example(hrm: Run, name: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "100")
+        try:
+            status, out, _ = hrm(name, "--help")
+        except SystemExit as exit_:
+            pytest.fail(f"help left with {exit_.code} past main")
+    assert status == 0
+    assert f"example: hrm {name}" in out
+
+
+def test_evaluate_prints_one_object(hrm: Run, folder: Path) -> None:
+    status, out, _ = hrm("evaluate", folder / "run", "--json")
+    figures = json.loads(out)
+    assert status == 0
+    assert figures["count"] == 5
+    assert figures["mean_steps"] == 8
+    assert len(figures["accuracy_by_step"]) == len(figures["steps_histogram"]) == 8
+    for name in ("accuracy", "exact_accuracy", "q_halt_accuracy", "q_halt_base_rate"):
+        assert 0 <= figures[name] <= 1
+    assert "q_halt_auroc" in figures
+
+
+def test_adaptive_evaluation_agrees_with_the_policy_of_the_full_one(hrm: Run, folder: Path) -> None:
+    full = json.loads(hrm("evaluate", folder / "run", "--json")[1])
+    adaptive = json.loads(hrm("evaluate", folder / "run", "--halting", "adaptive", "--json")[1])
+    assert adaptive["mean_steps"] == full["policy_mean_steps"]
+    assert adaptive["exact_accuracy"] == full["policy_exact_accuracy"]
+
+
+def test_a_checkpoint_is_a_run_too(hrm: Run, folder: Path) -> None:
+    checkpoint = folder / "run" / "checkpoints" / "step_00000020"
+    whole, one = hrm("evaluate", folder / "run", "--json"), hrm("evaluate", checkpoint, "--json")
+    assert whole == one
+
+
+def test_solve_gives_an_answer_with_its_steps(hrm: Run, folder: Path) -> None:
+    status, out, _ = hrm("solve", folder / "run", PUZZLE, "--json")
+    solved = json.loads(out)
+    assert status == 0
+    assert len(solved["answer"]) == 16
+    assert solved["valid"] in (True, False)
+    assert len(solved["q_halt"]) == len(solved["q_continue"]) == solved["steps"]
+
+
+def test_solve_reads_any_blank_and_shows_boards(hrm: Run, folder: Path) -> None:
+    texts = (PUZZLE, PUZZLE.replace(".", "0"), PUZZLE.replace(".", "_"), "1... ..2. .3.. ...4")
+    answers = {json.loads(hrm("solve", folder / "run", t, "--json")[1])["answer"] for t in texts}
+    assert len(answers) == 1
+    status, out, _ = hrm("solve", folder / "run", PUZZLE)
+    assert status == 0
+    assert "step 1" in out
+    assert "halt" in out
+
+
+def test_solve_reads_a_file(hrm: Run, folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "puzzles"
+    file.write_text(f"{PUZZLE}\n\n{PUZZLE}\n")
+    solved = json.loads(hrm("solve", folder / "run", file, "--json")[1])["puzzles"]
+    assert len(solved) == 2
+    assert solved[0] == solved[1]
+
+
+def test_a_training_run_prepares_what_is_missing(hrm: Run, tmp_path: Path) -> None:
+    missing = tmp_path / "made"
+    small = ("data.prepare.count=10", "+data.prepare.val_count=4", "+data.prepare.test_count=4")
+    command = ("train", *SMALL, *small, f"data.path={missing}", f"out={tmp_path / 'run'}")
+    status, _, err = hrm(*command, "max_steps=2", "plots=true")
+    assert status == 0
+    assert "preparing" in err
+    assert (missing / "train" / "dataset.json").is_file()
+    assert (tmp_path / "run" / "plots" / "training.png").is_file()
+
+
+BAD = {
+    "no such command": (["trian"], r"trian: no such command; did you mean 'train'"),
+    "unknown experiment": (["train", "experiment=sudoku_4x5"], "sudoku_4x4"),
+    "unknown key": (["train", "experiment=sudoku_4x4", "lrr=1"], "lrr: unknown key"),
+    "no key=value": (["train", "sudoku"], "key=value"),
+    "out exists": (["train", *SMALL, "data.path={root}/4", "out={root}/run"], "resume=true"),
+    "missing data": (
+        ["train", *SMALL, "data.path={root}/x", "data.prepare=null"],
+        "does not exist",
+    ),
+    "bad prepare": (["train", *SMALL, "data.path={root}/x", "data.prepare.size=5"], "size"),
+    "no device": (["train", *SMALL, "data.path={root}/4", "device=cuda:99"], "device: cuda:99"),
+    "no run": (["evaluate", "{root}/x"], "no such folder"),
+    "no checkpoint": (["evaluate", "{root}/4"], "holds no checkpoint"),
+    "other length": (["evaluate", "{root}/run", "--data", "{root}/6"], "seq_len is 36"),
+    "no data": (["evaluate", "{root}/run", "--data", "{root}/x"], "{root}/x"),
+    "bad count": (["evaluate", "{root}/run", "--count", "0"], "--count: got 0"),
+    "short puzzle": (["solve", "{root}/run", "12"], "2 characters"),
+    "other size": (["solve", "{root}/run", "." * 36], "4x4"),
+    "bad character": (["solve", "{root}/run", "1x.............."], "'x' at row 1, column 2"),
+    "clash": (["solve", "{root}/run", "11.............."], "row 1"),
+    "bad size": (["prepare", "sudoku", "--size", "5", "--out", "{root}/x"], "4, 6 or 9"),
+    "no csv": (["prepare", "sudoku", "--csv", "{root}/x.csv", "--out", "{root}/x"], "x.csv"),
+    "out taken": (["prepare", "sudoku", "--size", "4", "--out", "{root}/4"], "not empty"),
+    "bad kind": (["prepare", "sudko", "--out", "{root}/x"], "did you mean 'sudoku'"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_sentence_status_2_and_touches_nothing(
+    hrm: Run, folder: Path, name: str
+) -> None:
+    arguments, expected = BAD[name]
+    before = snapshot(folder)
+    status, out, err = hrm(*[a.replace("{root}", str(folder)) for a in arguments])
+    assert status == 2
+    assert out == ""
+    assert expected.replace("{root}", str(folder)) in err
+    assert err.startswith("hrm: ")
+    assert err.count("\n") == 1
+    assert snapshot(folder) == before
+
+
+def test_a_damaged_data_set_is_named(hrm: Run, folder: Path, tmp_path: Path) -> None:
+    import shutil
+
+    import numpy as np
+
+    for name, damage in (("labels", 9), ("inputs", 77)):
+        copy = tmp_path / name
+        shutil.copytree(folder / "4", copy)
+        file = copy / "test" / f"all__{name}.npy"
+        values = np.load(file)
+        values[0, 0] = damage
+        np.save(file, values)
+        status, _, err = hrm("evaluate", folder / "run", "--data", copy)
+        assert status == 2
+        assert name in err
+    (copy / "test" / "all__labels.npy").write_bytes(b"\x93NUMPY")
+    status, _, err = hrm("evaluate", folder / "run", "--data", copy)
+    assert (status, err.count("\n")) == (2, 1)
+
+
+def test_a_full_disk_is_one_sentence(
+    hrm: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+
+    from hrm.training import checkpoint
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "model.safetensors")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    out = tmp_path / "run"
+    status, _, err = hrm("train", *SMALL, f"data.path={folder / '4'}", f"out={out}")
+    assert status == 2
+    assert "no room left on the disk" in err
+    assert not list((out / "checkpoints").iterdir())

@@ -1,0 +1,112 @@
+"""Every shipped configuration composes, every arch runs, and errors are one clear sentence."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from hrm.config import (
+    FROM_DATA,
+    MODELS,
+    ExperimentConfig,
+    build_model,
+    compose,
+    config_dir,
+    validate,
+)
+from hrm.errors import UserError
+
+
+def names(group: str) -> list[str]:
+    return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize("scale", names("scale"))
+@pytest.mark.parametrize("experiment", names("experiment"))
+def test_every_experiment_composes_at_every_scale(experiment: str, scale: str) -> None:
+    config = compose([f"experiment={experiment}", f"scale={scale}", "+run_name=a"])
+    assert config.experiment_name == experiment
+    assert config.run_name == "a"
+
+
+@pytest.mark.parametrize("arch", names("arch"))
+@pytest.mark.parametrize("experiment", names("experiment"))
+def test_every_experiment_goes_with_every_architecture(experiment: str, arch: str) -> None:
+    config = compose([f"experiment={experiment}", f"arch={arch}", "arch.L_cycles=1"])
+    assert config.arch["L_cycles"] == 1
+    assert config.arch["name"] == ("hrm" if "hrm" in arch else "trm")
+
+
+@pytest.mark.parametrize("arch", names("arch"))
+def test_an_architecture_file_lists_every_setting(arch: str) -> None:
+    listed = compose(["experiment=sudoku_4x4", f"arch={arch}"]).arch.keys() - {"name"}
+    schema = MODELS["hrm" if "hrm" in arch else "trm"].config_type.model_fields.keys()
+    assert listed == schema - set(FROM_DATA)
+
+
+def test_the_defaults_file_lists_every_setting() -> None:
+    listed = yaml.safe_load((config_dir() / "train.yaml").read_text()).keys() - {"defaults"}
+    # Left out, so that +run_name= and +project_name= work.
+    assert listed | {"arch", "run_name", "project_name"} == ExperimentConfig.model_fields.keys()
+
+
+@pytest.mark.parametrize("arch", ["hrm_small", "trm_small", "trm_mlp_small"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_every_architecture_takes_a_step(arch: str, dtype: str) -> None:
+    config = compose(["experiment=sudoku_4x4", f"arch={arch}", f"arch.forward_dtype={dtype}"])
+    model = build_model(config.arch, batch_size=2, seq_len=16, vocab_size=6)
+    batch = {
+        "inputs": torch.ones(2, 16, dtype=torch.int32),
+        "puzzle_identifiers": torch.zeros(2, dtype=torch.int32),
+    }
+    _, outputs = model(model.initial_carry(batch), batch)
+    assert outputs["logits"].shape == (2, 16, 6)
+    assert outputs["q_halt_logits"].dtype == torch.float32
+    assert torch.isfinite(outputs["logits"]).all()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["experiment=sudoku_4x5"], r"experiment=sudoku_4x5: unknown; did you mean 'sudoku_4x4'"),
+        (["arch=hrmm"], r"arch=hrmm: unknown; did you mean 'hrm'"),
+        (["lrr=3"], r"^lrr: unknown key; did you mean 'lr'"),
+        (["+lrr=3"], r"^lrr: unknown key; did you mean 'lr'"),
+        (["arch.L_cycle=3"], r"^arch\.L_cycle: unknown key; did you mean 'arch\.L_cycles'"),
+        (["+arch.L_cycle=3"], r"^arch\.L_cycle: unknown key; did you mean 'L_cycles'"),
+        (["data.pth=x"], r"^data\.pth: unknown key; did you mean 'data\.path'"),
+        (["arch.num_heads=5"], r"^arch\.num_heads: 5 heads do not divide hidden_size 64"),
+        (
+            ["arch=trm", "arch.num_heads=64"],
+            r"^arch\.num_heads: .* odd head dimension 1; rotary positions",
+        ),
+        (["arch.train_max_steps=99"], r"^arch\.train_max_steps: 99 is above halt_max_steps 8"),
+        (["+arch.seq_len=3"], r"^arch\.seq_len: is read from the data"),
+        (["arch.halting=never"], r"^arch\.halting: got 'never', but .*'q_learning'"),
+        (["lr=fast"], r"^lr: got 'fast', but input should be a valid number"),
+        (["lr=-1"], r"^lr: got -1, but input should be greater than 0"),
+        (["max_steps=null"], r"^epochs, max_steps: both are null"),
+        (["grad_accumulation=3"], r"^grad_accumulation: 3 does not divide global_batch_size 16"),
+        (["lr=["], r"lr=\["),
+    ],
+)
+def test_a_wrong_setting_is_named_in_one_sentence(overrides: list[str], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence) as caught:
+        compose(["experiment=sudoku_4x4", *overrides])
+    assert "\n" not in str(caught.value)
+
+
+def test_without_an_experiment_the_missing_key_is_named() -> None:
+    with pytest.raises(UserError, match=r"^data\.path: missing"):
+        compose([])
+
+
+def test_a_composed_experiment_survives_a_round_trip() -> None:
+    config = compose(["experiment=sudoku_9x9"])
+    assert validate(yaml.safe_load(yaml.safe_dump(config.model_dump()))) == config
+
+
+def test_the_configurations_are_beside_the_package() -> None:
+    assert (config_dir() / "train.yaml").is_file()
+    assert isinstance(config_dir(), Path)

@@ -1,0 +1,144 @@
+"""A run that was killed and resumed writes the same rows as one that was not."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from hrm.commands.train import make_trainer
+from hrm.config import ExperimentConfig
+from hrm.errors import UserError
+from hrm.training.checkpoint import checkpoints, find_checkpoint, load_run
+from hrm.training.metrics import read_metrics
+from hrm.training.trainer import Trainer
+from tests.training.conftest import SMALL
+from tests.training.test_trainer import without_time
+
+Config = Callable[..., ExperimentConfig]
+Trained = Callable[..., Trainer]
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        (),
+        ("experiment=sudoku_4x4_hrm", "optimizer=muon", "arch.exploration=per_episode"),
+        ("optimizer=adam_atan2", "grad_accumulation=2", "arch.puzzle_emb_ndim=16"),
+        ("arch.forward_dtype=float16", "lr_schedule=cosine", "epochs=3"),
+    ],
+)
+def test_resumed_rows_are_those_of_an_unbroken_run(
+    small: Config, trained: Trained, extra: tuple[str, ...]
+) -> None:
+    often = (*extra, "checkpoint_every_steps=4", "log_every_steps=3")
+    unbroken = trained("a", *often)
+    broken = make_trainer(small("b", *often))
+
+    class StoppedError(Exception):
+        pass
+
+    def stop(row: dict[str, float]) -> None:
+        if row["step"] >= 9:
+            raise StoppedError
+
+    broken.listeners.append(stop)
+    with pytest.raises(StoppedError):
+        broken.run()
+    resumed = trained("b", *often, "resume=true")
+    assert without_time(resumed.rows()) == without_time(unbroken.rows())
+    ours, theirs = resumed.model.state_dict(), unbroken.model.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_run_killed_at_any_moment_goes_on_bit_for_bit(
+    data: Path, tmp_path: Path, trained: Trained
+) -> None:
+    """SIGKILL on a process, twice, at moments that the machine's speed decides."""
+    settings = ("max_steps=120", "checkpoint_every_steps=3", "eval_every_steps=40")
+    unbroken = trained("unbroken", *settings)
+    out = tmp_path / "killed"
+    command = [sys.executable, "-m", "hrm", "train", *SMALL, *settings, f"data.path={data}"]
+    command += [f"out={out}", "resume=true"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    random.seed(0)
+    for _ in range(2):
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        seen = len(read_metrics(out / "metrics.jsonl"))
+        while process.poll() is None and len(read_metrics(out / "metrics.jsonl")) < seen + 10:
+            time.sleep(0.002)
+        time.sleep(random.uniform(0, 0.03))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert 0 < len(read_metrics(out / "metrics.jsonl")) < 120
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    text = (out / "metrics.jsonl").read_text()
+    rows = [json.loads(line) for line in text.splitlines()]
+    assert without_time(rows) == without_time(unbroken.rows())
+    assert not list((out / "checkpoints").glob(".*"))
+
+
+def test_what_a_kill_leaves_behind_is_ignored_and_removed(trained: Trained) -> None:
+    first = trained("a", "checkpoint_every_steps=5", "max_steps=10")
+    half = first.out / "checkpoints" / ".step_00000015.99"
+    half.mkdir()
+    (half / "model.safetensors").write_bytes(b"half")
+    with (first.out / "metrics.jsonl").open("a") as log:
+        log.write('{"step": 11, "train/lo')
+    again = trained("a", "checkpoint_every_steps=5", "max_steps=20", "resume=true")
+    assert [row["step"] for row in again.rows()] == list(range(1, 21))
+    assert not half.exists()
+
+
+def test_old_checkpoints_go_and_the_newest_stay(trained: Trained) -> None:
+    out = trained("a", "checkpoint_every_steps=5", "keep_checkpoints=2").out
+    assert [p.name for p in checkpoints(out)] == ["step_00000015", "step_00000020"]
+    assert find_checkpoint(out).name == "step_00000020"
+
+
+def test_resuming_with_another_setting_is_refused_by_name(trained: Trained, small: Config) -> None:
+    trained("a")
+    with pytest.raises(UserError, match=r"resume=true: lr was 0\.003 and is 0\.1 now"):
+        make_trainer(small("a", "lr=0.1", "resume=true")).run()
+    with pytest.raises(UserError, match=r"arch\.L_cycles was 1 and is 3 now"):
+        make_trainer(small("a", "arch.L_cycles=3", "resume=true")).run()
+
+
+def test_a_finished_run_that_is_resumed_stays_as_it_is(trained: Trained) -> None:
+    before = (trained("a").out / "metrics.jsonl").read_bytes()
+    assert (trained("a", "resume=true").out / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_loaded_run_is_the_average_in_evaluation_mode(trained: Trained) -> None:
+    trainer = trained("a")
+    loaded = load_run(trainer.out)
+    assert trainer.ema is not None
+    expected = trainer.ema.module.state_dict()
+    assert all(torch.equal(v, expected[k]) for k, v in loaded.model.state_dict().items())
+    assert not loaded.model.training
+    assert loaded.step == 20
+    assert load_run(loaded.path).step == 20
+
+
+@pytest.mark.parametrize("name", ["ema.safetensors", "config.json"])
+def test_a_broken_checkpoint_is_named(trained: Trained, name: str) -> None:
+    path = find_checkpoint(trained("a").out)
+    file = path / name
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(UserError, match=name):
+        load_run(path)
+
+
+def test_weights_of_another_architecture_are_refused_by_tensor(trained: Trained) -> None:
+    one, other = find_checkpoint(trained("a").out), find_checkpoint(trained("b", "arch=trm").out)
+    (one / "ema.safetensors").write_bytes((other / "ema.safetensors").read_bytes())
+    with pytest.raises(UserError, match=r"another architecture: tensor inner\.\S+ is missing"):
+        load_run(one)

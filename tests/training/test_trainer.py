@@ -1,0 +1,162 @@
+"""The loop: deterministic, honest about what it counts, and stopped by what is not finite."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from hrm.commands.train import make_trainer
+from hrm.config import ExperimentConfig
+from hrm.errors import UserError
+from hrm.training.checkpoint import checkpoints
+from hrm.training.trainer import NonFiniteError, Trainer
+
+Config = Callable[..., ExperimentConfig]
+Trained = Callable[..., Trainer]
+
+
+def without_time(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in rows]
+
+
+def losses(trainer: Trainer) -> list[float]:
+    return [row["train/loss"] for row in trainer.rows()]
+
+
+def test_two_runs_write_the_same_rows_and_another_seed_does_not(trained: Trained) -> None:
+    first, second = without_time(trained("a").rows()), without_time(trained("b").rows())
+    assert len(first) == 20
+    assert first == second
+    assert without_time(trained("c", "seed=1").rows()) != first
+
+
+def test_a_row_says_what_the_readme_says(trained: Trained) -> None:
+    row = trained("a").rows()[-1]
+    assert row["step"] == 20
+    for name in ("loss", "exact_accuracy", "q_halt_accuracy", "steps"):
+        assert f"train/{name}" in row
+    assert row["eval/count"] == 20
+    assert row["samples"] >= 8
+    assert "time/train_s" in row
+
+
+def test_evaluation_does_not_touch_training(trained: Trained) -> None:
+    often, never = trained("a", "eval_every_steps=1"), trained("b", "eval_every_steps=null")
+    assert losses(often) == losses(never)
+    assert sum("eval/loss" in r or "eval/count" in r for r in often.rows()) == 20
+    assert sum("eval/count" in r for r in never.rows()) == 1
+
+
+def test_steps_are_those_at_halt_and_within_the_limit(trained: Trained) -> None:
+    rows = trained("a", "arch.train_max_steps=3", "arch.halt_max_steps=5").rows()
+    steps = [r["train/steps"] for r in rows if r["train/steps"] is not None]
+    assert steps
+    assert all(1 <= s <= 3 for s in steps)
+    assert rows[-1]["eval/mean_steps"] == 5
+
+
+def test_an_epoch_is_every_row_once(trained: Trained) -> None:
+    trainer = trained("a", "epochs=2", "max_steps=null", "arch.train_max_steps=1")
+    assert trainer.feeder.admitted == 2 * 60
+    # One step a row and eight slots: 15 updates, and the rows of the last one end with it.
+    assert trainer.step == 15
+
+
+def test_micro_batches_equal_one_batch(trained: Trained) -> None:
+    whole, parts = losses(trained("a")), losses(trained("b", "grad_accumulation=4"))
+    assert parts == pytest.approx(whole, rel=2e-4)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adam_atan2", "muon"])
+def test_every_optimizer_lowers_the_loss(trained: Trained, optimizer: str) -> None:
+    values = losses(trained(optimizer, f"optimizer={optimizer}", "max_steps=80", "lr=3e-3"))
+    assert sum(values[-10:]) < 0.8 * sum(values[:10])
+
+
+def test_each_parameter_is_in_exactly_one_optimizer(small: Config) -> None:
+    for name in ("adamw", "adam_atan2", "muon"):
+        trainer = make_trainer(small(name, f"optimizer={name}"))
+        held = [id(p) for o in trainer.optimizers for g in o.param_groups for p in g["params"]]
+        assert sorted(held) == sorted(id(p) for p in trainer.model.parameters())
+
+
+def test_half_precision_scales_the_loss_and_learns(trained: Trained) -> None:
+    overrides = ("arch.forward_dtype=float16", "max_steps=60", "lr=3e-3")
+    trainer = trained("a", *overrides)
+    assert trainer.scaler.is_enabled()
+    assert losses(trainer)[-1] < losses(trainer)[0]
+
+
+def test_a_step_that_the_scaler_skips_changes_nothing(small: Config) -> None:
+    trainer = make_trainer(small("a", "arch.forward_dtype=float16"))
+    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**60)
+    before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
+    for sums in trainer.dynamics.updates(trainer._backward):
+        trainer._update(sums)
+    assert trainer.scaler.get_scale() < 2.0**60
+    assert all(torch.equal(v, before[k]) for k, v in trainer.model.state_dict().items())
+
+
+def test_what_is_not_finite_stops_the_run_and_keeps_the_checkpoint(small: Config) -> None:
+    trainer = make_trainer(small("a", "checkpoint_every_steps=5"))
+
+    def poison(row: dict[str, Any]) -> None:
+        if row["step"] == 7:
+            with torch.no_grad():
+                trainer.model.inner.lm_head.weight.fill_(float("nan"))
+
+    trainer.listeners.append(poison)
+    with pytest.raises(NonFiniteError, match=r"update 8: gradients of .*lm_head\.weight"):
+        trainer.run()
+    assert [p.name for p in checkpoints(trainer.out)] == ["step_00000005"]
+    assert trainer.rows()[-1]["step"] == 7
+
+
+def test_the_average_is_evaluated_and_the_raw_weights_train_on(trained: Trained) -> None:
+    trainer = trained("a")
+    assert trainer.ema is not None
+    raw, averaged = trainer.model.state_dict(), trainer.ema.module.state_dict()
+    assert any(not torch.equal(raw[name], averaged[name]) for name in raw)
+    assert trainer.model.training
+    assert not trainer.ema.module.training
+
+
+def test_a_warmup_longer_than_the_run_is_shortened_with_a_warning(small: Config) -> None:
+    with pytest.warns(UserWarning, match="lr_warmup_steps: 500 is longer than the run"):
+        trainer = make_trainer(small("a", "lr_warmup_steps=500"))
+    assert trainer.warmup == 2
+
+
+def test_the_goal_ends_the_run(trained: Trained) -> None:
+    trainer = trained("a", "stop_at_exact_accuracy=0.05", "max_steps=600", "eval_every_steps=50")
+    assert trainer.step < 600
+    assert trainer.rows()[-1]["eval/exact_accuracy"] >= 0.05
+
+
+@pytest.mark.parametrize(
+    ("experiment", "updates"),
+    [("sudoku_4x4", 250), ("sudoku_4x4_hrm", 250)],
+)
+def test_a_preset_learns(trained: Trained, experiment: str, updates: int) -> None:
+    trainer = trained(
+        "a",
+        f"experiment={experiment}",
+        "arch.hidden_size=64",
+        "arch.num_heads=4",
+        "arch.halt_max_steps=4",
+        "arch.train_max_steps=2",
+        f"max_steps={updates}",
+        "eval_every_steps=null",
+    )
+    last = trainer.rows()[-1]
+    # Of these blanks a guess is right in one of four, so a board by chance never.
+    assert last["eval/accuracy"] > 0.8
+    assert max(last["eval/accuracy_by_step"]) > 0.2
+    assert last["eval/q_halt_auroc_all_steps"] > 0.7
+
+
+def test_an_existing_folder_is_refused(trained: Trained, small: Config) -> None:
+    trained("a")
+    with pytest.raises(UserError, match="resume=true"):
+        make_trainer(small("a"))
