@@ -88,6 +88,7 @@ def test_every_architecture_takes_a_step(arch: str, dtype: str) -> None:
         (["lr=-1"], r"^lr: got -1, but input should be greater than 0"),
         (["max_steps=null"], r"^epochs, max_steps: both are null"),
         (["grad_accumulation=3"], r"^grad_accumulation: 3 does not divide global_batch_size 16"),
+        (["step_curriculum=[[0,9]]"], r"^step_curriculum: \[0, 9\] is wrong; .* 1 to .* \(8\)"),
         (["lr=["], r"lr=\["),
     ],
 )

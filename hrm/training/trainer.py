@@ -45,7 +45,8 @@ FREE_TO_CHANGE = frozenset(
         "device",
     ]
 )
-"""Keys that a resumed run may set otherwise: they do not touch what an update computes."""
+"""Keys that a resumed run may set otherwise: they do not touch what an update computes, but for
+the length of the run, which a cosine schedule follows."""
 
 Listener = Callable[[dict[str, Any]], None]
 
@@ -277,7 +278,7 @@ class Trainer:
                 "format": checkpoint.FORMAT,
                 "step": self.step,
                 "sizes": self.sizes,
-                "experiment": self.config.model_dump(),
+                "experiment": self.config.model_dump(mode="json"),
             },
             "state": {
                 "step": self.step,
@@ -320,12 +321,12 @@ class Trainer:
     def _write_config(self) -> None:
         import yaml
 
-        text = yaml.safe_dump(self.config.model_dump(), sort_keys=False)
+        text = yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)
         checkpoint.write_text(self.out / "config.yaml", text)
 
     def _load(self, path: Path) -> None:
         saved = checkpoint.read_json(path / "config.json")
-        _refuse_changes(saved["experiment"], self.config.model_dump())
+        _refuse_changes(saved["experiment"], self.config.model_dump(mode="json"))
         state = checkpoint.read_json(path / "state.json")
         tensors = checkpoint.read_tensors(path / "state.safetensors")
         source = path / "model.safetensors"

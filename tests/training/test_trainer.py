@@ -160,3 +160,21 @@ def test_an_existing_folder_is_refused(trained: Trained, small: Config) -> None:
     trained("a")
     with pytest.raises(UserError, match="resume=true"):
         make_trainer(small("a"))
+
+
+def test_the_curriculum_sets_the_limit_of_steps_from_its_updates_on(trained: Trained) -> None:
+    curriculum = ("arch.train_max_steps=1", "step_curriculum=[[8,2],[14,3]]")
+    rows = trained("a", *curriculum, "arch.halt_exploration_prob=0", "eval_every_steps=null").rows()
+    longest = {r["step"]: r["train/steps"] for r in rows if r["train/steps"] is not None}
+    # An untrained head never halts early, so every sequence takes as many steps as it may.
+    assert all(longest[step] == 1 for step in range(1, 9))
+    assert {longest[step] for step in range(9, 15) if step in longest} == {2}
+    assert max(longest.values()) == 3
+
+
+def test_a_resumed_run_is_where_the_curriculum_was(trained: Trained) -> None:
+    curriculum = ("arch.train_max_steps=1", "step_curriculum=[[4,3]]", "lr_schedule=constant")
+    unbroken = trained("a", *curriculum)
+    trained("b", *curriculum, "max_steps=10")
+    resumed = trained("b", *curriculum, "resume=true")
+    assert losses(resumed) == losses(unbroken)
