@@ -60,7 +60,8 @@ class ExperimentConfig(OptimizerConfig):
     """Most updates; null: until the epochs are over."""
     step_curriculum: list[tuple[int, int]] = Field(default_factory=list)
     """Pairs of an update and the most steps of a sequence in training from that update on
-    (`arch.train_max_steps` until the first). Few steps at first teach a small model fastest, more later polish it."""
+    (`arch.train_max_steps` until the first). Few steps at first teach a small model fastest, more
+    later polish it."""
     loss: TokenLoss = "stablemax"
     ema: bool = True
     ema_rate: float = Field(default=0.999, ge=0, lt=1)
@@ -118,8 +119,8 @@ class ExperimentConfig(OptimizerConfig):
         for update, limit in self.step_curriculum:
             if update < 0 or not 1 <= limit <= self.arch["halt_max_steps"]:
                 raise UserError(
-                    f"step_curriculum: [{update}, {limit}] is wrong; updates are 0 or more and steps "
-                    f"1 to arch.halt_max_steps ({self.arch['halt_max_steps']})"
+                    f"step_curriculum: [{update}, {limit}] is wrong; updates are 0 or more and "
+                    f"steps 1 to arch.halt_max_steps ({self.arch['halt_max_steps']})"
                 )
         if self.global_batch_size % self.grad_accumulation:
             raise UserError(
