@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from importlib.metadata import version
 
 from hrm.errors import UserError, nearest
 
@@ -40,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not given or given[0] in ("-h", "--help", "help"):
         print(usage())
         return 0 if given else 2
+    if given[0] == "--version":
+        print(f"hrm {version('hrm')}")
+        return 0
     name, *rest = given
     try:
         if name not in COMMANDS:
@@ -52,12 +56,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(done.code or 0)
     except UserError as error:
         return _fail(str(error))
+    except BrokenPipeError:  # The reader of a pipe, as in `hrm ... | head`, has seen enough.
+        sys.stderr.close()
+        return 0
     except OSError as error:
+        what = error.filename or "a file"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return _fail(f"{error.filename or 'the output'}: no room left on the disk")
-        if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENOENT):
-            return _fail(f"{error.filename}: {(error.strerror or 'cannot be used').lower()}")
-        raise
+            return _fail(f"{what}: no room left on the disk")
+        return _fail(f"{what}: {(error.strerror or str(error)).lower()}")
     except KeyboardInterrupt:
         print("hrm: interrupted", file=sys.stderr)
         return 130

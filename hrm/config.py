@@ -12,14 +12,38 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from hrm.errors import UserError, nearest
 from hrm.models import TRM, ACTModel, HRMACTv1
-from hrm.training.losses import TokenLoss
-from hrm.training.optim import OptimizerConfig
 
 MODELS: dict[str, type[ACTModel]] = {"hrm": HRMACTv1, "trm": TRM}
 """`arch.name` -> the model. TRM-MLP is `trm` with `mlp_t`."""
 
+TokenLoss = Literal["stablemax", "softmax"]
+
 FROM_DATA = ("batch_size", "seq_len", "vocab_size", "num_puzzle_identifiers")
 """Keys of a model that its data and the batch decide, so an experiment does not set them."""
+
+
+class OptimizerConfig(BaseModel):
+    """Optimizer, schedule and clipping; names and meanings as published where those exist."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    optimizer: Literal["adamw", "adam_atan2", "muon"] = "adamw"
+    """`adam_atan2` needs the extra of that name; `muon` takes the matrices of the levels and
+    leaves embeddings, heads and biases to AdamW."""
+    lr: float = Field(default=1e-4, gt=0)
+    lr_schedule: Literal["constant", "cosine"] = "constant"
+    lr_min_ratio: float = Field(default=0.0, ge=0, le=1)
+    """Cosine ends at this share of `lr`."""
+    lr_warmup_steps: int = Field(default=0, ge=0)
+    """Updates of linear warm-up."""
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.95, ge=0, lt=1)
+    weight_decay: float = Field(default=0.1, ge=0)
+    muon_momentum: float = Field(default=0.95, ge=0, lt=1)
+    puzzle_emb_lr: float = Field(default=1e-2, ge=0)
+    puzzle_emb_weight_decay: float = Field(default=0.1, ge=0)
+    grad_clip_norm: float | None = Field(default=None, gt=0)
+    """Largest norm of all gradients together; null: no clipping."""
 
 
 class DataConfig(BaseModel):
@@ -80,7 +104,7 @@ class ExperimentConfig(OptimizerConfig):
 
     log_every_steps: int = Field(default=10, ge=1)
     checkpoint_every_steps: int | None = Field(default=None, ge=1)
-    """null: at the end only."""
+    """null: after each evaluation. There is always one at the end."""
     keep_checkpoints: int = Field(default=2, ge=1)
     out: str | None = None
     """The run's folder; null: a new one under runs/."""
@@ -122,6 +146,8 @@ class ExperimentConfig(OptimizerConfig):
                     f"step_curriculum: [{update}, {limit}] is wrong; updates are 0 or more and "
                     f"steps 1 to arch.halt_max_steps ({self.arch['halt_max_steps']})"
                 )
+        if self.resume and self.out is None:
+            raise UserError("resume=true: give out=DIR, the folder of the run to go on with")
         if self.global_batch_size % self.grad_accumulation:
             raise UserError(
                 f"grad_accumulation: {self.grad_accumulation} does not divide global_batch_size "
@@ -240,7 +266,7 @@ def build_model(arch: dict[str, Any], **from_data: int) -> ACTModel:
 
 
 def planned_updates(config: ExperimentConfig, rows: int | None) -> float:
-    """Updates that the run can take at most; rows admitted once each when halting is at once."""
+    """Most updates that the run can take: that many if no sequence halts early."""
     by_rows = math.inf if rows is None else rows * config.arch["halt_max_steps"]
     by_rows /= config.global_batch_size
     return min(by_rows, config.max_steps or math.inf)

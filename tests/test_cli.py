@@ -1,9 +1,11 @@
 """The commands from end to end, in this process; bad input is one sentence and exit status 2."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hrm.cli import COMMANDS, main
@@ -11,6 +13,7 @@ from tests.training.conftest import SMALL
 
 Run = Callable[..., tuple[int, str, str]]
 PUZZLE = "1.....2..3.....4"
+SOLUTION = "1243342143122134"
 
 
 @pytest.fixture
@@ -81,7 +84,7 @@ def test_solve_gives_an_answer_with_its_steps(hrm: Run, folder: Path) -> None:
     solved = json.loads(out)
     assert status == 0
     assert len(solved["answer"]) == 16
-    assert solved["valid"] in (True, False)
+    assert solved["valid"] == (solved["answer"] == SOLUTION)
     assert len(solved["q_halt"]) == len(solved["q_continue"]) == solved["steps"]
 
 
@@ -106,7 +109,8 @@ def test_solve_reads_a_file(hrm: Run, folder: Path, tmp_path: Path) -> None:
 def test_a_training_run_prepares_what_is_missing(hrm: Run, tmp_path: Path) -> None:
     missing = tmp_path / "made"
     small = ("data.prepare.count=10", "+data.prepare.val_count=4", "+data.prepare.test_count=4")
-    command = ("train", *SMALL, *small, f"data.path={missing}", f"out={tmp_path / 'run'}")
+    plain = [setting for setting in SMALL if setting != "data.prepare=null"]
+    command = ("train", *plain, *small, f"data.path={missing}", f"out={tmp_path / 'run'}")
     status, _, err = hrm(*command, "max_steps=2", "plots=true")
     assert status == 0
     assert "preparing" in err
@@ -121,10 +125,13 @@ BAD = {
     "no key=value": (["train", "sudoku"], "key=value"),
     "out exists": (["train", *SMALL, "data.path={root}/4", "out={root}/run"], "resume=true"),
     "missing data": (
-        ["train", *SMALL, "data.path={root}/x", "data.prepare=null"],
+        ["train", *SMALL, "data.path={root}/x"],
         "does not exist",
     ),
-    "bad prepare": (["train", *SMALL, "data.path={root}/x", "data.prepare.size=5"], "size"),
+    "bad prepare": (
+        ["train", "experiment=sudoku_4x4", "data.path={root}/x", "data.prepare.size=5"],
+        "size",
+    ),
     "no device": (["train", *SMALL, "data.path={root}/4", "device=cuda:99"], "device: cuda:99"),
     "no run": (["evaluate", "{root}/x"], "no such folder"),
     "no checkpoint": (["evaluate", "{root}/4"], "holds no checkpoint"),
@@ -158,10 +165,6 @@ def test_bad_input_is_one_sentence_status_2_and_touches_nothing(
 
 
 def test_a_damaged_data_set_is_named(hrm: Run, folder: Path, tmp_path: Path) -> None:
-    import shutil
-
-    import numpy as np
-
     for name, damage in (("labels", 9), ("inputs", 77)):
         copy = tmp_path / name
         shutil.copytree(folder / "4", copy)
@@ -171,7 +174,7 @@ def test_a_damaged_data_set_is_named(hrm: Run, folder: Path, tmp_path: Path) -> 
         np.save(file, values)
         status, _, err = hrm("evaluate", folder / "run", "--data", copy)
         assert status == 2
-        assert name in err
+        assert f"all__{name}.npy" in err
     (copy / "test" / "all__labels.npy").write_bytes(b"\x93NUMPY")
     status, _, err = hrm("evaluate", folder / "run", "--data", copy)
     assert (status, err.count("\n")) == (2, 1)
@@ -182,14 +185,62 @@ def test_a_full_disk_is_one_sentence(
 ) -> None:
     import errno
 
-    from hrm.training import checkpoint
+    from hrm.training import metrics
 
-    def full(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", "model.safetensors")
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", "metrics.jsonl")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(metrics.os, "write", full)
     out = tmp_path / "run"
     status, _, err = hrm("train", *SMALL, f"data.path={folder / '4'}", f"out={out}")
     assert status == 2
-    assert "no room left on the disk" in err
+    assert "metrics.jsonl: no room left on the disk" in err
+
+
+def test_a_checkpoint_that_finds_no_room_leaves_nothing_half(folder: Path, tmp_path: Path) -> None:
+    """The real thing: a process that may not write files of more than 20 kB."""
+    import resource
+    import signal
+    import subprocess
+    import sys
+
+    def little_room() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "hrm", "train", *SMALL, "arch.hidden_size=64"]
+    done = subprocess.run(
+        [*command, f"data.path={folder / '4'}", f"out={out}"],
+        preexec_fn=little_room,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("hrm: ")
+    assert done.stderr.count("\n") == 1
+    assert "cannot be written" in done.stderr
     assert not list((out / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("experiment", ["sudoku_extreme", "sudoku_extreme_hrm"])
+def test_the_published_recipe_starts_and_its_loss_falls(
+    hrm: Run, tmp_path: Path, experiment: str
+) -> None:
+    from hrm.data.sudoku import SHAPES, generate, to_text
+
+    puzzles, _ = generate(SHAPES[9], range(20), seed=1, blanks=(40, 45))
+    csv = tmp_path / "puzzles.csv"
+    csv.write_text("question\n" + "".join(f"{to_text(p)}\n" for p in puzzles))
+    data, out = tmp_path / "data", tmp_path / "run"
+    recipe = ("--subsample", "12", "--augmentations", "9", "--test-count", "4", "--quiet")
+    assert hrm("prepare", "sudoku", "--csv", csv, *recipe, "--out", data)[0] == 0
+    assert len(np.load(data / "train" / "all__inputs.npy")) == 120
+    small = ("arch.H_cycles=1", "arch.L_cycles=1", "global_batch_size=16", "lr_warmup_steps=0")
+    command = (f"experiment={experiment}", "scale=cpu", *small, "log_every_steps=1", "lr=1e-3")
+    limits = ("max_steps=30", "eval_every_steps=null", "eval_count=4", "plots=false")
+    assert hrm("train", *command, *limits, f"data.path={data}", f"out={out}")[0] == 0
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["train/lm_loss"] for row in rows]
+    assert sum(losses[-5:]) < 0.9 * sum(losses[:5])

@@ -81,14 +81,14 @@ def test_every_architecture_takes_a_step(arch: str, dtype: str) -> None:
             ["arch=trm", "arch.num_heads=64"],
             r"^arch\.num_heads: .* odd head dimension 1; rotary positions",
         ),
-        (["arch.train_max_steps=99"], r"^arch\.train_max_steps: 99 is above halt_max_steps 8"),
+        (["arch.train_max_steps=99"], r"^arch\.train_max_steps: 99 is above halt_max_steps 4"),
         (["+arch.seq_len=3"], r"^arch\.seq_len: is read from the data"),
         (["arch.halting=never"], r"^arch\.halting: got 'never', but .*'q_learning'"),
         (["lr=fast"], r"^lr: got 'fast', but input should be a valid number"),
         (["lr=-1"], r"^lr: got -1, but input should be greater than 0"),
         (["max_steps=null"], r"^epochs, max_steps: both are null"),
-        (["grad_accumulation=3"], r"^grad_accumulation: 3 does not divide global_batch_size 16"),
-        (["step_curriculum=[[0,9]]"], r"^step_curriculum: \[0, 9\] is wrong; .* 1 to .* \(8\)"),
+        (["grad_accumulation=3"], r"^grad_accumulation: 3 does not divide global_batch_size 32"),
+        (["step_curriculum=[[0,9]]"], r"^step_curriculum: \[0, 9\] is wrong; .* 1 to .* \(4\)"),
         (["lr=["], r"lr=\["),
     ],
 )
@@ -108,6 +108,18 @@ def test_a_composed_experiment_survives_a_round_trip() -> None:
     assert validate(yaml.safe_load(yaml.safe_dump(config.model_dump()))) == config
 
 
-def test_the_configurations_are_beside_the_package() -> None:
-    assert (config_dir() / "train.yaml").is_file()
-    assert isinstance(config_dir(), Path)
+def test_the_defaults_of_file_and_schema_agree() -> None:
+    listed = yaml.safe_load((config_dir() / "train.yaml").read_text())
+    for name, field in ExperimentConfig.model_fields.items():
+        if name in listed and name not in ("data", "global_batch_size"):
+            assert listed[name] == field.get_default(call_default_factory=True), name
+
+
+def test_an_installed_package_has_its_configurations_inside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import hrm.config
+
+    (tmp_path / "hrm" / "configs").mkdir(parents=True)
+    monkeypatch.setattr(hrm.config, "__file__", str(tmp_path / "hrm" / "config.py"))
+    assert config_dir() == tmp_path / "hrm" / "configs"

@@ -10,14 +10,13 @@ What the guide leaves to its reader (data, `max_steps`, `import os`) comes from 
 """
 
 import os
-import socket
-from collections.abc import Iterator
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 
 from hrm.models import HRMACTv1
 
@@ -151,32 +150,21 @@ def test_custom_forward_logic(training: bool) -> None:
     assert (leaf.grad is not None) == training
 
 
-@pytest.fixture
-def one_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The environment that torchrun gives a single process."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    for name, value in {**address, "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}.items():
-        monkeypatch.setenv(name, value)
-    yield
-    dist.destroy_process_group()
-
-
-@pytest.mark.usefixtures("one_process")
-@pytest.mark.filterwarnings("default")  # the process group tells of addresses that it tries
-def test_distributed_training() -> None:
-    # Two processes are compared with one in tests/models/test_distributed.py.
-    space = run("basic_usage puzzle_embeddings distributed", os=os, **vars_of_training())
-    model, optimizer = space["model"], space["sparse_optimizer"]
-    assert isinstance(model.module, HRMACTv1)
-    batch = fixed_batch(space["config"]["vocab_size"])
-    _, outputs = model(model.module.initial_carry(batch), batch)
-    loss = outputs["logits"].float().square().mean() + outputs["q_halt_logits"].mean()
-    loss.backward()
-    optimizer.step()
-    assert model.module.puzzle_emb.weights.any(1).nonzero().flatten().tolist() == [3, 7]
+def test_distributed_training_under_torchrun(tmp_path: Path) -> None:
+    """Two processes of `guide_worker.py`; they are compared with one in models/test_distributed."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*command, "-m", "tests.guide_worker", str(tmp_path)],
+        cwd=SNIPPETS.parent.parent,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert first.any(1).nonzero().flatten().tolist() == [1, 3, 7]
+    assert torch.equal(first, second)
 
 
 def vars_of_training() -> dict[str, Any]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from typing import Any, NoReturn
 
 from hrm.errors import UserError
+from hrm.training.metrics import finite
 
 
 class Parser(argparse.ArgumentParser):
@@ -28,14 +28,4 @@ class Parser(argparse.ArgumentParser):
 
 def print_json(value: dict[str, Any]) -> None:
     """One JSON object on standard output; what is not a finite number is null."""
-    print(json.dumps(_finite(value)))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    print(json.dumps(finite(value)))

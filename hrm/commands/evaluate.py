@@ -11,11 +11,12 @@ from rich.progress import Progress
 from rich.table import Table
 
 from hrm.commands.arguments import Parser, print_json
-from hrm.data.base import load_split
+from hrm.data.base import SplitName, load_split
+from hrm.device import pick_device
 from hrm.errors import UserError
 from hrm.inference.evaluate import evaluate_split
-from hrm.training.checkpoint import load_run
-from hrm.training.trainer import pick_device
+from hrm.inference.loop import HaltingMode
+from hrm.training.checkpoint import LoadedRun, load_run
 
 SHOWN = (
     ("count", "rows"),
@@ -54,29 +55,47 @@ def run(arguments: list[str]) -> int:
         if value is not None and value < 1:
             raise UserError(f"--{name.replace('_', '-')}: got {value}, but it is at least 1")
 
-    loaded = load_run(options.run, pick_device(options.device))
-    split = load_split(Path(options.data or loaded.config.data.path), options.split)
-    total = min(options.count or len(split), len(split))
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("evaluating", total=total)
-        figures = evaluate_split(
-            loaded.model,
-            split,
-            count=options.count,
-            batch_size=options.batch_size,
-            halting=options.halting,
-            on_batch=lambda done: bar.update(task, completed=done),
-        )
-    if options.plots:
-        from hrm.plots import plot_evaluation
-
-        plot_evaluation(figures, Path(options.plots))
-    figures |= {"halting": options.halting, "split": options.split, "step": loaded.step}
+    figures = figures_of(
+        load_run(options.run, pick_device(options.device)),
+        data=options.data,
+        split=options.split,
+        count=options.count,
+        batch_size=options.batch_size,
+        halting=options.halting,
+    )
     if options.json:
         print_json(figures)
     else:
         show(figures)
+    if options.plots:
+        from hrm.plots import plot_evaluation
+
+        plot_evaluation(figures, Path(options.plots))
     return 0
+
+
+def figures_of(
+    loaded: LoadedRun,
+    *,
+    data: str | Path | None = None,
+    split: SplitName = "test",
+    count: int | None = None,
+    batch_size: int = 256,
+    halting: HaltingMode = "max_steps",
+) -> dict[str, Any]:
+    """A run's figures on a split of its own data set, or of `data`; a bar in a terminal."""
+    rows = load_split(Path(data or loaded.data_root), split)
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("evaluating", total=min(count or len(rows), len(rows)))
+        figures = evaluate_split(
+            loaded.model,
+            rows,
+            count=count,
+            batch_size=batch_size,
+            halting=halting,
+            on_batch=lambda done: bar.update(task, completed=done),
+        )
+    return figures | {"halting": halting, "split": split, "step": loaded.step}
 
 
 def show(figures: dict[str, Any]) -> None:

@@ -10,12 +10,12 @@ import torch
 from rich.console import Console
 
 from hrm.commands.arguments import Parser, print_json
-from hrm.data.sudoku import SHAPES, Shape, decode, encode, parse_puzzle, to_text, violations
+from hrm.data.sudoku import SHAPES, Shape, decode, encode, parse_puzzle, to_text
+from hrm.device import pick_device
 from hrm.display import judge, sudoku_trace
 from hrm.errors import UserError
 from hrm.inference.loop import Trajectory, solve
 from hrm.training.checkpoint import LoadedRun, load_run
-from hrm.training.trainer import pick_device
 
 
 def run(arguments: list[str]) -> int:
@@ -50,8 +50,8 @@ def run(arguments: list[str]) -> int:
     for i, puzzle in enumerate(puzzles):
         last = int(done.stopped_at[i])
         answers = [decode_answer(step) for step in done.predictions[:last, i]]
-        has_continue = loaded.config.arch["continue_target"] != "none"
-        q_continue = done.q_continue[:last, i].tolist() if has_continue else None
+        trained = loaded.model.halting.needs_next_q
+        q_continue = done.q_continue[:last, i].tolist() if trained else None
         q_halt = done.q_halt[:last, i].tolist()
         limit = loaded.model.config.halt_max_steps
         console.print(
@@ -96,8 +96,6 @@ def read_puzzles(given: list[str], shape: Shape) -> tuple[bool, np.ndarray]:
                 f"{where}{len(digits)} cells, but the model solves {shape.n}x{shape.n}, "
                 f"{shape.cells} cells"
             )
-        if clashes := violations(shape, digits):
-            raise UserError(f"{where}the givens clash: {clashes[0]}")
         boards.append(digits)
     if not boards:
         raise UserError(f"{path}: holds no puzzle")

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hrm.config import ExperimentConfig, compose, config_dir
-from hrm.data.base import PuzzleSplit, has_split, load_split
+from hrm.data.base import Metadata, PuzzleSplit, has_split, load_split
+from hrm.device import pick_device
 from hrm.errors import UserError
+from hrm.training.checkpoint import read_json
 from hrm.training.progress import TrainProgress
 from hrm.training.trainer import NonFiniteError, Trainer
+
+if TYPE_CHECKING:
+    from hrm.data.sudoku import SudokuRequest
 
 HELP = """usage: hrm train [key=value ...]
 
@@ -70,8 +76,9 @@ def make_trainer(config: ExperimentConfig) -> Trainer:
     out = Path(config.out or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}")
     if not config.resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"out: {out} exists; give another folder, or resume=true to go on in it")
+    pick_device(config.device)  # Before a data set is made for nothing.
     train, held_out = load_data(config)
-    trainer = Trainer(config, train, held_out, out, augmenter(config, train.metadata.seq_len))
+    trainer = Trainer(config, train, held_out, out, augmenter(config, train.metadata))
     if config.tensorboard:
         from hrm.training.sinks import tensorboard_listener
 
@@ -81,29 +88,50 @@ def make_trainer(config: ExperimentConfig) -> Trainer:
 
 def load_data(config: ExperimentConfig) -> tuple[PuzzleSplit, PuzzleSplit]:
     """Training rows, and the rows that are looked at while training."""
-    root = Path(config.data.path)
-    if not root.exists():
-        if config.data.prepare is None:
-            raise UserError(f"data.path: {root} does not exist; make it with hrm prepare")
-        from hrm.data.sudoku import prepare_sudoku, sudoku_request
+    from hrm.data.sudoku import prepare_sudoku, sudoku_request
 
-        request = sudoku_request(**config.data.prepare, out=root)
+    root, settings = Path(config.data.path), config.data.prepare
+    if settings is not None and "out" in settings:
+        raise UserError("data.prepare.out: is data.path and cannot be set")
+    request = None if settings is None else sudoku_request(**settings, out=root)
+    if not root.exists():
+        if request is None:
+            raise UserError(f"data.path: {root} does not exist; make it with hrm prepare")
         print(f"hrm: preparing {root} ({config.data.prepare})", file=sys.stderr)
         prepare_sudoku(request, progress=sys.stderr.isatty() and config.progress)
-    held_out = config.eval_split if has_split(root, config.eval_split) else "test"
+    elif request is not None and (made := made_otherwise(root, request)):
+        warnings.warn(f"{root} is used as it is, made with other settings: {made}", stacklevel=2)
+    held_out = config.eval_split
+    if not has_split(root, held_out):
+        held_out = "test"
+        warnings.warn(f"{root} has no {config.eval_split}: test is looked at instead", stacklevel=2)
     return load_split(root, "train"), load_split(root, held_out)
 
 
-def augmenter(config: ExperimentConfig, seq_len: int) -> Any:
+def made_otherwise(root: Path, request: SudokuRequest) -> str:
+    """What a data set's `prepare.json` says otherwise than `request`, as `key=value` words."""
+    record = root / "prepare.json"
+    if not record.is_file():  # Built by the published tools, say.
+        return ""
+    settings = read_json(record).get("settings", {})
+    asked = request.model_dump(mode="json", exclude={"out"})
+    other = [key for key in asked if key in settings and settings[key] != asked[key]]
+    return " ".join(f"{key}={settings[key]}" for key in other)
+
+
+def augmenter(config: ExperimentConfig, data: Metadata) -> Any:
     """The run-time augmentation that `data.augment` names."""
     if config.data.augment == "none":
         return None
     from hrm.data.sudoku import SHAPES, SudokuAugment
 
     for shape in SHAPES.values():
-        if shape.cells == seq_len:
+        if (shape.cells, shape.vocab_size) == (data.seq_len, data.vocab_size):
             return SudokuAugment(shape)
-    raise UserError(f"data.augment: sudoku needs boards of 16, 36 or 81 cells, not {seq_len}")
+    raise UserError(
+        f"data.augment: sudoku needs boards of 16, 36 or 81 cells and their digits, but "
+        f"{config.data.path} has {data.seq_len} tokens of {data.vocab_size} values"
+    )
 
 
 def finish(trainer: Trainer) -> None:

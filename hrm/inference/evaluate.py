@@ -57,8 +57,10 @@ def evaluate_split(
         pad = last - len(done.wants)  # All rows may have stopped early: their last step stands.
         tensors = [
             torch.cat((t, t[-1:].expand(pad, *t.shape[1:]))).cpu().numpy()
-            for t in (done.predictions, done.q_halt, done.q_continue)
+            for t in (done.predictions, done.q_halt)
         ]
+        # A large set is long: a byte a token instead of four.
+        tensors[0] = tensors[0].astype(np.min_scalar_type(model.config.vocab_size))
         parts.append(
             [
                 *tensors,
@@ -71,5 +73,5 @@ def evaluate_split(
             on_batch(min(start + batch_size, len(rows)))
     columns = list(zip(*parts, strict=True))
     predictions, q_halt = (np.concatenate(c, axis=1) for c in columns[:2])
-    stopped_at, policy_steps, labels = (np.concatenate(c) for c in columns[3:])
+    stopped_at, policy_steps, labels = (np.concatenate(c) for c in columns[2:])
     return summarise(predictions, q_halt, labels, stopped_at, halt_steps=policy_steps)

@@ -52,7 +52,10 @@ def save(
         for name, group in tensors.items():
             # Copies: safetensors refuses tensors that share memory.
             copies = {k: v.detach().cpu().contiguous().clone() for k, v in group.items()}
-            save_file(copies, aside / f"{name}.safetensors")
+            try:
+                save_file(copies, aside / f"{name}.safetensors")
+            except SafetensorError as error:  # Of a full disk too: it is no OSError.
+                raise UserError(f"{folder}: cannot be written ({error})") from None
         for name, value in objects.items():
             (aside / f"{name}.json").write_text(json.dumps(value, indent=1))
         for file in aside.iterdir():
@@ -116,12 +119,15 @@ def clean(run: Path, keep: int | None = None) -> None:
     """Remove what a killed write left behind, and all but the newest `keep` checkpoints."""
     for leftover in (run / "checkpoints").glob(f".{PREFIX}*"):
         shutil.rmtree(leftover, ignore_errors=True)
-    for leftover in run.glob(".*"):
-        if leftover.is_file():
+    for name in ("metrics.jsonl", "config.yaml"):
+        for leftover in run.glob(f".{name}.*"):
             leftover.unlink(missing_ok=True)
     if keep is not None:
         for old in checkpoints(run)[:-keep]:
-            shutil.rmtree(old, ignore_errors=True)
+            # Renamed first: a kill in the middle must not leave half a checkpoint under its name.
+            aside = old.with_name(f".{old.name}.old")
+            old.replace(aside)
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def find_checkpoint(run: str | Path) -> Path:
@@ -151,6 +157,17 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: missing; this is not a whole checkpoint") from None
     except (json.JSONDecodeError, UnicodeDecodeError):
         raise UserError(f"{path}: is not JSON; this is not a whole checkpoint") from None
+
+
+def read_config(checkpoint: Path) -> dict[str, Any]:
+    """A checkpoint's `config.json`. Raises UserError if it is not what `save` was given."""
+    path = checkpoint / "config.json"
+    saved = read_json(path)
+    kinds = {"experiment": dict, "sizes": dict, "step": int, "data_root": str}
+    whole = isinstance(saved, dict) and saved.get("format") == FORMAT
+    if not whole or any(not isinstance(saved.get(k), kind) for k, kind in kinds.items()):
+        raise UserError(f"{path}: is not the configuration of a checkpoint")
+    return saved
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -183,9 +200,10 @@ class LoadedRun:
     config: ExperimentConfig
     path: Path
     step: int
-    augment: str
+    data_root: Path
+    """The data set it was trained on."""
     sizes: dict[str, int]
-    """`seq_len`, `vocab_size`, `num_puzzle_identifiers` of the data it was trained on."""
+    """`seq_len`, `vocab_size` and `num_puzzle_identifiers` of that data, and `batch_size`."""
 
 
 def load_run(run: str | Path, device: torch.device | str = "cpu") -> LoadedRun:
@@ -195,14 +213,11 @@ def load_run(run: str | Path, device: torch.device | str = "cpu") -> LoadedRun:
         UserError: no checkpoint, or not a whole one.
     """
     path = find_checkpoint(run)
-    saved = read_json(path / "config.json")
-    if not isinstance(saved, dict) or saved.get("format") != FORMAT:
-        raise UserError(f"{path / 'config.json'}: is not a checkpoint's configuration")
+    saved = read_config(path)
     config = validate(saved["experiment"])
     model = build_model(config.arch, **saved["sizes"])
     averaged = path / "ema.safetensors"
     source = averaged if averaged.is_file() else path / "model.safetensors"
     load_weights(model, read_tensors(source), source)
-    sizes = {k: v for k, v in saved["sizes"].items() if k != "batch_size"}
     model.to(device).eval()
-    return LoadedRun(model, config, path, int(saved["step"]), config.data.augment, sizes)
+    return LoadedRun(model, config, path, saved["step"], Path(saved["data_root"]), saved["sizes"])

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from hrm.carry import Carry
+from hrm.config import TokenLoss
+from hrm.data.base import IGNORE
 from hrm.data.feeder import Feeder
 from hrm.models import ACTModel
-from hrm.training.losses import TokenLoss, step_loss
+from hrm.training.losses import step_loss
 
 
 class Persistent:
@@ -56,6 +58,13 @@ class Persistent:
             backward(step.loss / self.feeder.slots)
             total = {k: total[k] + v if total else v for k, v in step.sums.items()}
         yield total
+
+    def idle(self) -> bool:
+        """Whether every sequence has ended: no slot still works on a row with labels."""
+        return all(
+            bool((carry.halted | (carry.current_data["labels"] == IGNORE).all(-1)).all())
+            for carry in self.carries
+        )
 
     def tensors(self) -> dict[str, Tensor]:
         """The carries, for a checkpoint."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,10 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hrm.carry import Carry
+from hrm.config import TokenLoss
 from hrm.data.base import IGNORE
 from hrm.halting import Halting
-
-TokenLoss = Literal["stablemax", "softmax"]
 
 
 def log_stablemax_weights(x: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:

@@ -3,42 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 from torch.optim import Optimizer
 
+from hrm.config import OptimizerConfig
 from hrm.errors import UserError
 from hrm.models.sparse_embedding import (
     CastedSparseEmbedding,
     CastedSparseEmbeddingSignSGD_Distributed,
 )
-
-
-class OptimizerConfig(BaseModel):
-    """Optimizer, schedule and clipping; names and meanings as published where those exist."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    optimizer: Literal["adamw", "adam_atan2", "muon"] = "adam_atan2"
-    """`adam_atan2` needs the extra of that name; `muon` takes the matrices of the levels and
-    leaves embeddings, heads and biases to AdamW."""
-    lr: float = Field(default=1e-4, gt=0)
-    lr_schedule: Literal["constant", "cosine"] = "constant"
-    lr_min_ratio: float = Field(default=0.0, ge=0, le=1)
-    """Cosine ends at this share of `lr`."""
-    lr_warmup_steps: int = Field(default=0, ge=0)
-    """Updates of linear warm-up."""
-    beta1: float = Field(default=0.9, ge=0, lt=1)
-    beta2: float = Field(default=0.95, ge=0, lt=1)
-    weight_decay: float = Field(default=0.1, ge=0)
-    muon_momentum: float = Field(default=0.95, ge=0, lt=1)
-    puzzle_emb_lr: float = Field(default=1e-2, ge=0)
-    puzzle_emb_weight_decay: float = Field(default=0.1, ge=0)
-    grad_clip_norm: float | None = Field(default=None, gt=0)
-    """Largest norm of all gradients together; null: no clipping."""
 
 
 def _adam_atan2(parameters: list[nn.Parameter], config: OptimizerConfig) -> Optimizer:

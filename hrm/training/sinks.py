@@ -17,9 +17,13 @@ def tensorboard_listener(out: Path) -> Callable[[dict[str, Any]], None]:
         raise UserError(
             "tensorboard=true needs the package tensorboard (pip install 'hrm[tensorboard]')"
         ) from None
-    writer = SummaryWriter(str(out / "tensorboard"))
+    writers: list[SummaryWriter] = []
 
     def write(row: dict[str, Any]) -> None:
+        if not writers:  # Not before the first row: the run's folder is the trainer's to make.
+            folder = str(out / "tensorboard")
+            writers.append(SummaryWriter(folder, purge_step=row["step"]))
+        writer = writers[0]
         for name, value in row.items():
             if isinstance(value, (int, float)) and name != "step":
                 writer.add_scalar(name, value, row["step"])

@@ -14,8 +14,9 @@ from torch import Tensor
 from hrm.config import ExperimentConfig, build_model, planned_updates
 from hrm.data.base import PuzzleSplit
 from hrm.data.feeder import Augmenter, Feeder
+from hrm.device import pick_device
 from hrm.errors import UserError
-from hrm.inference.evaluate import evaluate_split
+from hrm.inference.evaluate import check_fits, evaluate_split
 from hrm.models import ACTModel
 from hrm.training import checkpoint
 from hrm.training.dynamics import Persistent
@@ -76,6 +77,7 @@ class Trainer:
     ) -> None:
         self.config, self.held_out, self.out = config, held_out, out
         self.device = pick_device(config.device)
+        self.data_root = train.path.parent.resolve()
         data = train.metadata
         self.sizes = {
             "batch_size": config.global_batch_size,
@@ -93,6 +95,8 @@ class Trainer:
         )
         torch.manual_seed(config.seed)
         self.model = build_model(config.arch, **self.sizes).to(self.device).train()
+        if held_out is not None:
+            check_fits(self.model, held_out)
         if config.arch.get("puzzle_emb_ndim"):
             self.model.puzzle_emb.check_ids = False  # The data's were checked when it was read.
         self.ema = EMA(self.model, config.ema_rate) if config.ema else None
@@ -113,6 +117,8 @@ class Trainer:
         self.logged_step = 0
         self.train_s = 0.0
         self.finished = False
+        self.goal_reached: float | None = None
+        """The exact accuracy that ended the run."""
         self.last_saved = -1
         self.log = MetricsLog(out / "metrics.jsonl")
         self.listeners: list[Listener] = []
@@ -137,12 +143,13 @@ class Trainer:
             row = self._row_if_due()
             if row is not None:
                 goal = self.config.stop_at_exact_accuracy
-                if goal is not None and row.get("eval/exact_accuracy", 0.0) >= goal:
-                    self.finished = True
+                exact = row.get("eval/exact_accuracy")
+                if goal is not None and exact is not None and exact >= goal:
+                    self.finished, self.goal_reached = True, exact
                 self.log.append(row)
                 for listener in self.listeners:
                     listener(row)
-            every = self.config.checkpoint_every_steps
+            every = self.config.checkpoint_every_steps or self.config.eval_every_steps
             if self.finished or (every and self.step % every == 0):
                 self.save()
 
@@ -163,24 +170,25 @@ class Trainer:
             self.scaler.unscale_(optimizer)
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if not self.scaler.is_enabled() and not bool(torch.isfinite(norm + sums["loss"])):
+        finite = bool(torch.isfinite(norm + sums["loss"]))
+        # A float16 step that overflows is no fault: it is skipped, and the scale is halved. Halved
+        # below 1, it was not the scale that overflowed.
+        if not finite and not (self.scaler.is_enabled() and self.scaler.get_scale() >= 1):
             raise NonFiniteError(self._non_finite(sums))
-        if self.config.grad_clip_norm is not None:
-            torch.nn.utils.clip_grads_with_norm_(parameters, self.config.grad_clip_norm, norm)
-        set_lr(self.optimizers, lr_factor(self.warmup, self.config, self.step, self._progress()))
-        before = self.scaler.get_scale()
-        for optimizer in self.optimizers:
-            # Signs do not change with the scale, but a skipped step is skipped for all.
-            if _is_sparse(optimizer) and self.scaler.is_enabled() and not torch.isfinite(norm):
-                continue
-            if _is_sparse(optimizer):
-                optimizer.step()
-            else:
+        if finite:
+            if self.config.grad_clip_norm is not None:
+                torch.nn.utils.clip_grads_with_norm_(parameters, self.config.grad_clip_norm, norm)
+            factor = lr_factor(self.warmup, self.config, self.step, self._progress())
+            set_lr(self.optimizers, factor)
+            for optimizer in dense:
                 self.scaler.step(optimizer)
+            for optimizer in self.optimizers:
+                if _is_sparse(optimizer):  # Works on signs, which the scale leaves alone.
+                    optimizer.step()
         self.scaler.update()
         for optimizer in self.optimizers:
             optimizer.zero_grad()
-        if self.ema is not None and self.scaler.get_scale() >= before:
+        if finite and self.ema is not None:
             self.ema.update_parameters(self.model)
 
     def _non_finite(self, sums: dict[str, Tensor]) -> str:
@@ -193,7 +201,7 @@ class Trainer:
         loss = float(sums["loss"]) / self.config.global_batch_size
         return (
             f"update {self.step}: {what} not finite (loss {loss}); nothing was changed by it, and "
-            f"the last checkpoint in {self.out / 'checkpoints'} is kept"
+            f"checkpoints in {self.out / 'checkpoints'} are kept"
         )
 
     def share_done(self) -> float:
@@ -211,7 +219,7 @@ class Trainer:
         config = self.config
         too_long = config.stop_after_s is not None and self.train_s >= config.stop_after_s
         full = config.max_steps is not None and self.step >= config.max_steps
-        return too_long or full or self.feeder.exhausted
+        return too_long or full or (self.feeder.exhausted and self.dynamics.idle())
 
     def _shortened_warmup(self) -> int:
         """Warm-up updates: no more than the run has, since published recipes at small sizes do."""
@@ -278,6 +286,7 @@ class Trainer:
                 "format": checkpoint.FORMAT,
                 "step": self.step,
                 "sizes": self.sizes,
+                "data_root": str(self.data_root),
                 "experiment": self.config.model_dump(mode="json"),
             },
             "state": {
@@ -285,6 +294,7 @@ class Trainer:
                 "logged_step": self.logged_step,
                 "train_s": self.train_s,
                 "finished": self.finished,
+                "goal_reached": self.goal_reached,
                 "feeder": self.feeder.state_dict(),
                 "optimizers": optimizers,
                 "scaler": self.scaler.state_dict(),
@@ -305,10 +315,13 @@ class Trainer:
 
     def _open(self) -> None:
         """Make the run's folder, or go on in it."""
-        if not self.config.resume and self.out.exists() and any(self.out.iterdir()):
+        taken = self.out.exists() and any(self.out.iterdir())
+        if taken and not self.config.resume:
             raise UserError(
                 f"out: {self.out} exists; give another folder, or resume=true to go on in it"
             )
+        if taken and not (self.out / "checkpoints").is_dir():
+            raise UserError(f"out: {self.out} is not a run's folder, so nothing can be resumed")
         (self.out / "checkpoints").mkdir(parents=True, exist_ok=True)
         checkpoint.clean(self.out)
         found = checkpoint.checkpoints(self.out)
@@ -325,9 +338,14 @@ class Trainer:
         checkpoint.write_text(self.out / "config.yaml", text)
 
     def _load(self, path: Path) -> None:
-        saved = checkpoint.read_json(path / "config.json")
+        saved = checkpoint.read_config(path)
         _refuse_changes(saved["experiment"], self.config.model_dump(mode="json"))
-        state = checkpoint.read_json(path / "state.json")
+        try:
+            self._load_state(path, checkpoint.read_json(path / "state.json"))
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            raise UserError(f"{path}: is not a whole checkpoint ({error!r})") from None
+
+    def _load_state(self, path: Path, state: dict[str, Any]) -> None:
         tensors = checkpoint.read_tensors(path / "state.safetensors")
         source = path / "model.safetensors"
         checkpoint.load_weights(self.model, checkpoint.read_tensors(source), source)
@@ -347,26 +365,15 @@ class Trainer:
         torch.set_rng_state(tensors["random"])
         self.step = self.last_saved = int(state["step"])
         self.logged_step, self.train_s = int(state["logged_step"]), float(state["train_s"])
-        # A longer max_steps or more epochs reopen a run that had ended.
-        self.finished = bool(state["finished"]) and self._is_over()
+        # A longer max_steps, more epochs or another goal reopen a run that had ended.
+        goal = self.config.stop_at_exact_accuracy
+        self.goal_reached = state["goal_reached"]
+        reached = goal is not None and self.goal_reached is not None and self.goal_reached >= goal
+        self.finished = bool(state["finished"]) and (reached or self._is_over())
 
     def rows(self) -> list[dict[str, Any]]:
         """All rows of the log so far."""
         return read_metrics(self.log.path)
-
-
-def pick_device(name: str) -> torch.device:
-    """`auto` is a GPU if there is one. Raises UserError for one that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError):
-        raise UserError(
-            f"device: {name} is not here; it may be auto, cpu, cuda or cuda:N"
-        ) from None
-    return device
 
 
 def _is_sparse(optimizer: torch.optim.Optimizer) -> bool:

@@ -12,6 +12,7 @@ from hrm.training.trainer import Trainer
 
 SMALL = (
     "experiment=sudoku_4x4",
+    "data.prepare=null",
     "arch.hidden_size=16",
     "arch.num_heads=2",
     "global_batch_size=8",

@@ -98,6 +98,37 @@ def test_what_a_kill_leaves_behind_is_ignored_and_removed(trained: Trained) -> N
     assert not half.exists()
 
 
+def test_files_that_are_not_the_runs_stay(trained: Trained, small: Config, tmp_path: Path) -> None:
+    run = trained("a", "max_steps=10")
+    mine = run.out / ".gitignore"
+    mine.write_text("mine")
+    trained("a", "max_steps=20", "resume=true")
+    assert mine.read_text() == "mine"
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / ".profile").write_text("mine")
+    with pytest.raises(UserError, match="not a run's folder"):
+        make_trainer(small("other", "resume=true")).run()
+    assert [p.name for p in other.iterdir()] == [".profile"]
+
+
+@pytest.mark.parametrize("key", ["sizes", "experiment", "step"])
+def test_a_configuration_without_a_key_is_no_checkpoint(trained: Trained, key: str) -> None:
+    path = find_checkpoint(trained("a").out)
+    saved = json.loads((path / "config.json").read_text())
+    del saved[key]
+    (path / "config.json").write_text(json.dumps(saved))
+    with pytest.raises(UserError, match=r"config\.json: is not the configuration"):
+        load_run(path)
+
+
+def test_a_state_without_a_key_is_no_checkpoint(trained: Trained, small: Config) -> None:
+    path = find_checkpoint(trained("a").out)
+    (path / "state.json").write_text("{}")
+    with pytest.raises(UserError, match="is not a whole checkpoint"):
+        make_trainer(small("a", "max_steps=30", "resume=true")).run()
+
+
 def test_old_checkpoints_go_and_the_newest_stay(trained: Trained) -> None:
     out = trained("a", "checkpoint_every_steps=5", "keep_checkpoints=2").out
     assert [p.name for p in checkpoints(out)] == ["step_00000015", "step_00000020"]

@@ -44,7 +44,7 @@ def test_a_row_says_what_the_readme_says(trained: Trained) -> None:
 def test_evaluation_does_not_touch_training(trained: Trained) -> None:
     often, never = trained("a", "eval_every_steps=1"), trained("b", "eval_every_steps=null")
     assert losses(often) == losses(never)
-    assert sum("eval/loss" in r or "eval/count" in r for r in often.rows()) == 20
+    assert sum("eval/count" in r for r in often.rows()) == 20
     assert sum("eval/count" in r for r in never.rows()) == 1
 
 
@@ -56,11 +56,14 @@ def test_steps_are_those_at_halt_and_within_the_limit(trained: Trained) -> None:
     assert rows[-1]["eval/mean_steps"] == 5
 
 
-def test_an_epoch_is_every_row_once(trained: Trained) -> None:
-    trainer = trained("a", "epochs=2", "max_steps=null", "arch.train_max_steps=1")
+@pytest.mark.parametrize("limit", [1, 4])
+def test_an_epoch_is_every_row_once_and_to_its_end(trained: Trained, limit: int) -> None:
+    fixed = ("arch.halting=fixed", f"arch.train_max_steps={limit}", "eval_every_steps=null")
+    trainer = trained("a", "epochs=2", "max_steps=null", *fixed)
     assert trainer.feeder.admitted == 2 * 60
-    # One step a row and eight slots: 15 updates, and the rows of the last one end with it.
-    assert trainer.step == 15
+    # `limit` steps a row and eight slots: 15 updates for each step, the last row's included.
+    assert trainer.step == 15 * limit
+    assert sum(row["train/count"] for row in trainer.rows()) == 120
 
 
 def test_micro_batches_equal_one_batch(trained: Trained) -> None:
@@ -132,6 +135,14 @@ def test_the_goal_ends_the_run(trained: Trained) -> None:
     trainer = trained("a", "stop_at_exact_accuracy=0.05", "max_steps=600", "eval_every_steps=50")
     assert trainer.step < 600
     assert trainer.rows()[-1]["eval/exact_accuracy"] >= 0.05
+    goal = ("stop_at_exact_accuracy=0.05", "max_steps=600", "eval_every_steps=50", "resume=true")
+    assert trained("a", *goal).step == trainer.step  # resumed, it stays ended
+
+
+def test_tensorboard_events_lie_in_the_run(trained: Trained) -> None:
+    trainer = trained("a", "tensorboard=true", "max_steps=3", "eval_every_steps=null")
+    assert list((trainer.out / "tensorboard").glob("events*"))
+    assert len(trainer.rows()) == 3
 
 
 @pytest.mark.parametrize(
