@@ -31,6 +31,7 @@ def sudoku_trace(
     halted_at: int,
     *,
     max_steps: int | None = None,
+    wants: Sequence[bool] | None = None,
 ) -> RenderableType:
     """The boards after each step up to the halt, with what the halt head said of each.
 
@@ -42,6 +43,8 @@ def sudoku_trace(
         q_halt, q_continue: logits after each step; `q_continue` None if the model has none.
         halted_at: the step, from 1, after which the model halted.
         max_steps: the step limit; a halt there is shown as such.
+        wants: whether the policy would halt after each step, for a trace that does not follow it
+            but runs on to the limit.
     """
     if not 1 <= halted_at <= min(len(answers), len(q_halt)):
         raise ValueError(f"halted_at must be 1 to {len(answers)}, got {halted_at}")
@@ -50,7 +53,9 @@ def sudoku_trace(
     for step, answer in enumerate(answers[:halted_at], start=1):
         changed = int((answer != before).sum())
         decision = "go on" if step < halted_at else "halt"
-        if step == halted_at == max_steps:
+        if wants is not None:
+            decision = "would halt" if wants[step - 1] else "would go on"
+        elif step == halted_at == max_steps:
             decision = "halt (last step)"
         lines = [f"step {step}: {decision}", f"right     {_percent(q_halt[step - 1])}"]
         if q_continue is not None:

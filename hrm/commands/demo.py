@@ -66,18 +66,23 @@ def run(arguments: list[str]) -> int:
         print(f"hrm: only {figures['exact_accuracy']:.1%} are exactly right", file=sys.stderr)
         return 1
     console.rule("3. one of them, step by step")
-    text = longest_solved(out / "run", load_split(out / "data", "test"))
-    status = solve.run([str(out / "run"), text])
+    text, halts_at_once = longest_solved(out / "run", load_split(out / "data", "test"))
+    halting = "max_steps" if halts_at_once else "adaptive"
+    status = solve.run([str(out / "run"), text, "--halting", halting])
     print(f"Everything is in {out}: try  hrm solve {out / 'run'} '{text}' --json", file=sys.stderr)
     return status
 
 
-def longest_solved(run: Path, test: PuzzleSplit) -> str:
-    """The test puzzle that took the model the most steps and came out right."""
+def longest_solved(run: Path, test: PuzzleSplit) -> tuple[str, bool]:
+    """The test puzzle that the policy thought about longest and got right, and whether that is but
+    one step; among equals the one whose board settled last."""
     taken = test.take(np.arange(min(LOOKED_AT, len(test))))
     labels = taken.pop("labels")
     batch = {k: torch.from_numpy(v) for k, v in taken.items()}
-    done = solve_batch(load_run(run).model, batch, "adaptive")
-    right = (done.predictions[-1].numpy() == labels).all(1)
-    steps = np.where(right, done.stopped_at.numpy(), 0)
-    return to_text(decode(taken["inputs"][int(steps.argmax())]))
+    done = solve_batch(load_run(run).model, batch, "max_steps")
+    right = (done.predictions.numpy() == labels).all(2)
+    steps = done.policy_steps.numpy()
+    at_halt = right[steps - 1, np.arange(len(steps))]
+    first_right = np.where(right.any(0), right.argmax(0), 0)
+    chosen = int(np.where(at_halt & right[-1], steps * (len(right) + 1) + first_right, -1).argmax())
+    return to_text(decode(taken["inputs"][chosen])), bool(steps[chosen] == 1)

@@ -62,5 +62,7 @@ def _sudoku(arguments: list[str]) -> int:
     for name in ("train", "val", "test"):
         if name in summary:
             split = summary[name]
-            print(f"  {name:5} {split['puzzles']} puzzles, {split['rows']} rows, {split['clues']}")
+            low, high = split["clues"]["min"], split["clues"]["max"]
+            clues = f"{low} clues" if low == high else f"{low} to {high} clues"
+            print(f"  {name:5} {split['puzzles']} puzzles, {split['rows']} rows, {clues}")
     return 0

@@ -28,7 +28,12 @@ def run(arguments: list[str]) -> int:
     add = parser.add_argument
     add("run", metavar="RUN", help="a run's folder or one of its checkpoints")
     add("puzzle", metavar="PUZZLE", nargs="+", help="a puzzle as text, or a file of them")
-    add("--halting", choices=("adaptive", "max_steps"), default="adaptive")
+    add(
+        "--halting",
+        choices=("adaptive", "max_steps"),
+        default="adaptive",
+        help="stop where the policy says so, or run on and say what it would do",
+    )
     add("--device", default="auto")
     add("--json", action="store_true", help="print one JSON object, or a list for a file")
     options = parser.parse_args(arguments)
@@ -55,7 +60,16 @@ def run(arguments: list[str]) -> int:
         q_halt = done.q_halt[:last, i].tolist()
         limit = loaded.model.config.halt_max_steps
         console.print(
-            sudoku_trace(shape, puzzle, answers, q_halt, q_continue, last, max_steps=limit)
+            sudoku_trace(
+                shape,
+                puzzle,
+                answers,
+                q_halt,
+                q_continue,
+                last,
+                max_steps=limit,
+                wants=done.wants[:, i].tolist() if options.halting == "max_steps" else None,
+            )
         )
     if len(puzzles) > 1:
         right = sum(r["valid"] for r in results)

@@ -56,6 +56,9 @@ def train(config: ExperimentConfig) -> int:
     with TrainProgress(trainer, enabled=config.progress and sys.stderr.isatty()):
         try:
             trainer.run()
+        except KeyboardInterrupt:
+            print(f"hrm: interrupted; out={trainer.out} resume=true goes on", file=sys.stderr)
+            return 130
         except NonFiniteError as error:
             print(f"hrm: {error}", file=sys.stderr)
             return 1

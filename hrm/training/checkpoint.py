@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,26 @@ def clean(run: Path, keep: int | None = None) -> None:
             aside = old.with_name(f".{old.name}.old")
             old.replace(aside)
             shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def exclusive(run: Path) -> Iterator[None]:
+    """Keep other processes out of a run's folder, where the system knows file locks.
+
+    Raises:
+        UserError: another one is in it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    with (run / "checkpoints" / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"out: another process is training in {run}") from None
+        yield
 
 
 def find_checkpoint(run: str | Path) -> Path:

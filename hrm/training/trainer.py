@@ -25,26 +25,9 @@ from hrm.training.metrics import MetricsLog, Sums, read_metrics
 from hrm.training.optim import lr_factor, make_optimizers, set_lr
 
 FREE_TO_CHANGE = frozenset(
-    [
-        "epochs",
-        "max_steps",
-        "eval_every_steps",
-        "eval_split",
-        "eval_count",
-        "eval_batch_size",
-        "stop_at_exact_accuracy",
-        "stop_after_s",
-        "checkpoint_every_steps",
-        "keep_checkpoints",
-        "out",
-        "resume",
-        "progress",
-        "plots",
-        "tensorboard",
-        "run_name",
-        "project_name",
-        "device",
-    ]
+    "epochs max_steps eval_every_steps eval_split eval_count eval_batch_size "  # noqa: SIM905
+    "stop_at_exact_accuracy stop_after_s checkpoint_every_steps keep_checkpoints out resume "
+    "progress plots tensorboard run_name project_name device data.path data.prepare".split()
 )
 """Keys that a resumed run may set otherwise: they do not touch what an update computes, but for
 the length of the run, which a cosine schedule follows."""
@@ -131,27 +114,33 @@ class Trainer:
 
         Raises:
             NonFiniteError: the last good checkpoint is kept.
+            UserError: `out` is taken, by another process even, or is nothing to resume.
         """
-        self._open()
-        while not self.finished:
-            started = time.perf_counter()
-            self._set_step_limit()
-            for sums in self.dynamics.updates(self._backward):
-                self._update(sums)
-            self.train_s += time.perf_counter() - started
-            self.finished = self._is_over()
-            row = self._row_if_due()
-            if row is not None:
-                goal = self.config.stop_at_exact_accuracy
-                exact = row.get("eval/exact_accuracy")
-                if goal is not None and exact is not None and exact >= goal:
-                    self.finished, self.goal_reached = True, exact
-                self.log.append(row)
-                for listener in self.listeners:
-                    listener(row)
-            every = self.config.checkpoint_every_steps or self.config.eval_every_steps
-            if self.finished or (every and self.step % every == 0):
-                self.save()
+        self._make_folder()
+        with checkpoint.exclusive(self.out):
+            self._begin()
+            while not self.finished:
+                self._train_one_batch()
+
+    def _train_one_batch(self) -> None:
+        started = time.perf_counter()
+        self._set_step_limit()
+        for sums in self.dynamics.updates(self._backward):
+            self._update(sums)
+        self.train_s += time.perf_counter() - started
+        self.finished = self._is_over()
+        row = self._row_if_due()
+        if row is not None:
+            goal = self.config.stop_at_exact_accuracy
+            exact = row.get("eval/exact_accuracy")
+            if goal is not None and exact is not None and exact >= goal:
+                self.finished, self.goal_reached = True, exact
+            self.log.append(row)
+            for listener in self.listeners:
+                listener(row)
+        every = self.config.checkpoint_every_steps or self.config.eval_every_steps
+        if self.finished or (every and self.step % every == 0):
+            self.save()
 
     def _set_step_limit(self) -> None:
         due = [pair for pair in self.config.step_curriculum if pair[0] <= self.step]
@@ -313,8 +302,7 @@ class Trainer:
             tensors |= checkpoint.with_prefix(f"optimizer{i}", state)
         return tensors
 
-    def _open(self) -> None:
-        """Make the run's folder, or go on in it."""
+    def _make_folder(self) -> None:
         taken = self.out.exists() and any(self.out.iterdir())
         if taken and not self.config.resume:
             raise UserError(
@@ -323,6 +311,9 @@ class Trainer:
         if taken and not (self.out / "checkpoints").is_dir():
             raise UserError(f"out: {self.out} is not a run's folder, so nothing can be resumed")
         (self.out / "checkpoints").mkdir(parents=True, exist_ok=True)
+
+    def _begin(self) -> None:
+        """Start, or go on from the newest checkpoint."""
         checkpoint.clean(self.out)
         found = checkpoint.checkpoints(self.out)
         if found:
@@ -383,7 +374,7 @@ def _is_sparse(optimizer: torch.optim.Optimizer) -> bool:
 def _refuse_changes(saved: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> None:
     for key in saved.keys() | asked.keys():
         was, now = saved.get(key), asked.get(key)
-        if was == now or (not prefix and key in FREE_TO_CHANGE):
+        if was == now or f"{prefix}{key}" in FREE_TO_CHANGE:
             continue
         if isinstance(was, dict) and isinstance(now, dict):
             _refuse_changes(was, now, f"{prefix}{key}.")

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import torch
 from hrm.commands.train import make_trainer
 from hrm.config import ExperimentConfig
 from hrm.errors import UserError
-from hrm.training.checkpoint import checkpoints, find_checkpoint, load_run
+from hrm.training.checkpoint import checkpoints, exclusive, find_checkpoint, load_run
 from hrm.training.metrics import read_metrics
 from hrm.training.trainer import Trainer
 from tests.training.conftest import SMALL
@@ -83,7 +84,7 @@ def test_a_run_killed_at_any_moment_goes_on_bit_for_bit(
     text = (out / "metrics.jsonl").read_text()
     rows = [json.loads(line) for line in text.splitlines()]
     assert without_time(rows) == without_time(unbroken.rows())
-    assert not list((out / "checkpoints").glob(".*"))
+    assert [p.name for p in (out / "checkpoints").glob(".*")] == [".lock"]
 
 
 def test_what_a_kill_leaves_behind_is_ignored_and_removed(trained: Trained) -> None:
@@ -127,6 +128,20 @@ def test_a_state_without_a_key_is_no_checkpoint(trained: Trained, small: Config)
     (path / "state.json").write_text("{}")
     with pytest.raises(UserError, match="is not a whole checkpoint"):
         make_trainer(small("a", "max_steps=30", "resume=true")).run()
+
+
+def test_two_processes_cannot_train_in_one_folder(small: Config, trained: Trained) -> None:
+    out = trained("a", "max_steps=5").out
+    with exclusive(out), pytest.raises(UserError, match="another process is training in"):
+        make_trainer(small("a", "resume=true")).run()
+    assert trained("a", "resume=true").step == 20
+
+
+def test_the_data_may_move(trained: Trained, data: Path, tmp_path: Path) -> None:
+    trained("a", "max_steps=5")
+    shutil.copytree(data, tmp_path / "moved")
+    moved = trained("a", "resume=true", f"data.path={tmp_path / 'moved'}")
+    assert moved.step == 20
 
 
 def test_old_checkpoints_go_and_the_newest_stay(trained: Trained) -> None:
