@@ -50,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UserError(f"{name}: no such command{nearest(name, COMMANDS)}")
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
+            warnings.filterwarnings("always", category=UserWarning, module=r"hrm\.")
             command: Callable[[list[str]], int] = import_module(f"hrm.commands.{name}").run
             return command(rest)
     except SystemExit as done:  # argparse, after --help

@@ -59,8 +59,8 @@ def test_evaluate_prints_one_object(hrm: Run, folder: Path) -> None:
     figures = json.loads(out)
     assert status == 0
     assert figures["count"] == 5
-    assert figures["mean_steps"] == 8
-    assert len(figures["accuracy_by_step"]) == len(figures["steps_histogram"]) == 8
+    assert figures["mean_steps"] == 4
+    assert len(figures["accuracy_by_step"]) == len(figures["steps_histogram"]) == 4
     for name in ("accuracy", "exact_accuracy", "q_halt_accuracy", "q_halt_base_rate"):
         assert 0 <= figures[name] <= 1
     assert "q_halt_auroc" in figures
@@ -230,7 +230,7 @@ def test_the_published_recipe_starts_and_its_loss_falls(
 ) -> None:
     from hrm.data.sudoku import SHAPES, generate, to_text
 
-    puzzles, _ = generate(SHAPES[9], range(20), seed=1, blanks=(40, 45))
+    puzzles, _ = generate(SHAPES[9], np.arange(20), seed=1, blanks=(40, 45))
     csv = tmp_path / "puzzles.csv"
     csv.write_text("question\n" + "".join(f"{to_text(p)}\n" for p in puzzles))
     data, out = tmp_path / "data", tmp_path / "run"

@@ -4,6 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hrm.cli import main
@@ -44,7 +45,7 @@ def test_every_command_of_the_readme_runs(
 
     from hrm.data.sudoku import SHAPES, generate, to_text
 
-    puzzles, solutions = generate(SHAPES[9], range(24), seed=0, blanks=(45, 45))
+    puzzles, solutions = generate(SHAPES[9], np.arange(24), seed=0, blanks=(45, 45))
     rows = [f"made,{to_text(p)},{to_text(s)},0\n" for p, s in zip(puzzles, solutions, strict=True)]
     monkeypatch.chdir(tmp_path)
     with gzip.open("puzzles.csv.gz", "wt") as file:

@@ -154,7 +154,7 @@ def test_resuming_with_another_setting_is_refused_by_name(trained: Trained, smal
     trained("a")
     with pytest.raises(UserError, match=r"resume=true: lr was 0\.003 and is 0\.1 now"):
         make_trainer(small("a", "lr=0.1", "resume=true")).run()
-    with pytest.raises(UserError, match=r"arch\.L_cycles was 1 and is 3 now"):
+    with pytest.raises(UserError, match=r"arch\.L_cycles was 2 and is 3 now"):
         make_trainer(small("a", "arch.L_cycles=3", "resume=true")).run()
 
 

@@ -147,7 +147,7 @@ def test_tensorboard_events_lie_in_the_run(trained: Trained) -> None:
 
 @pytest.mark.parametrize(
     ("experiment", "updates"),
-    [("sudoku_4x4", 250), ("sudoku_4x4_hrm", 250)],
+    [("sudoku_4x4", 200), ("sudoku_4x4_hrm", 200)],
 )
 def test_a_preset_learns(trained: Trained, experiment: str, updates: int) -> None:
     trainer = trained(
@@ -157,6 +157,7 @@ def test_a_preset_learns(trained: Trained, experiment: str, updates: int) -> Non
         "arch.num_heads=4",
         "arch.halt_max_steps=4",
         "arch.train_max_steps=2",
+        "global_batch_size=32",
         f"max_steps={updates}",
         "eval_every_steps=null",
     )
