@@ -135,7 +135,8 @@ def main() -> None:
         f"Medians of {options.repeats} interleaved updates, bfloat16, batch {BATCH},"
         f" {LENGTH} tokens, width {WIDTH}.",
         f"The machine's own bfloat16 product rate in the same run: {rate / 1e9:.0f} GFLOP/s.",
-        "The last two columns are the published code, eager, on two such cores, measured earlier.",
+        "The last two columns are for orientation: the published code, eager, on two other such"
+        " cores.",
         "",
         "| model | s an update (range) | updates/s | GFLOP an update | share of product rate |"
         " published s | published share |",
