@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -47,7 +48,7 @@ def hrm(*arguments: str) -> str:
 def one(
     root: Path, experiment: str, arch: str, seed: int, extra: tuple[str, ...], goal: float
 ) -> dict[str, Any]:
-    out = root / f"{experiment}-{arch.replace(' ', '_')}-{seed}"
+    out = root / f"{experiment}-{re.sub('[^A-Za-z]', '', arch)}-{seed}"
     command = [f"experiment={experiment}", f"seed={seed}", *extra]
     where = [f"out={out}", f"data.path={root / experiment.removesuffix('_hrm')}", "plots=false"]
     hrm("train", *command, *where)
