@@ -17,6 +17,7 @@ from hrm.data.base import PuzzleSplit, load_split
 from hrm.data.sudoku import decode, to_text
 from hrm.errors import UserError
 from hrm.inference.loop import solve as solve_batch
+from hrm.models import ACTModel
 from hrm.training.checkpoint import load_run
 
 LOOKED_AT = 500
@@ -60,26 +61,27 @@ def run(arguments: list[str]) -> int:
     if status := train.train(config):
         return status
     console.rule("2. unseen puzzles")
-    figures = evaluate.figures_of(load_run(out / "run"), count=LOOKED_AT)
+    loaded = load_run(out / "run")
+    figures = evaluate.figures_of(loaded, count=LOOKED_AT)
     evaluate.show(figures)
     if figures["exact_accuracy"] < GOAL:
         print(f"hrm: only {figures['exact_accuracy']:.1%} are exactly right", file=sys.stderr)
         return 1
     console.rule("3. one of them, step by step")
-    text, halts_at_once = longest_solved(out / "run", load_split(out / "data", "test"))
+    text, halts_at_once = longest_solved(loaded.model, load_split(out / "data", "test"))
     halting = "max_steps" if halts_at_once else "adaptive"
     status = solve.run([str(out / "run"), text, "--halting", halting])
     print(f"Everything is in {out}: try  hrm solve {out / 'run'} '{text}' --json", file=sys.stderr)
     return status
 
 
-def longest_solved(run: Path, test: PuzzleSplit) -> tuple[str, bool]:
+def longest_solved(model: ACTModel, test: PuzzleSplit) -> tuple[str, bool]:
     """The test puzzle that the policy thought about longest and got right, and whether that is but
     one step; among equals the one whose board settled last."""
     taken = test.take(np.arange(min(LOOKED_AT, len(test))))
     labels = taken.pop("labels")
     batch = {k: torch.from_numpy(v) for k, v in taken.items()}
-    done = solve_batch(load_run(run).model, batch, "max_steps")
+    done = solve_batch(model, batch, "max_steps")
     right = (done.predictions.numpy() == labels).all(2)
     steps = done.policy_steps.numpy()
     at_halt = right[steps - 1, np.arange(len(steps))]

@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from hrm.commands.arguments import Parser, print_json
-from hrm.data.sudoku import SHAPES, Shape, decode, encode, parse_puzzle, to_text
+from hrm.data.sudoku import Shape, decode, encode, parse_puzzle, shape_of, to_text
 from hrm.device import pick_device
 from hrm.display import judge, sudoku_trace
 from hrm.errors import UserError
@@ -79,13 +79,10 @@ def run(arguments: list[str]) -> int:
 
 def model_shape(loaded: LoadedRun) -> Shape:
     """The board that the model was trained on."""
-    for shape in SHAPES.values():
-        if (shape.cells, shape.vocab_size) == (
-            loaded.sizes["seq_len"],
-            loaded.sizes["vocab_size"],
-        ):
-            return shape
-    raise UserError(f"{loaded.path}: this model was not trained on Sudoku")
+    shape = shape_of(loaded.sizes["seq_len"], loaded.sizes["vocab_size"])
+    if shape is None:
+        raise UserError(f"{loaded.path}: this model was not trained on Sudoku")
+    return shape
 
 
 def read_puzzles(given: list[str], shape: Shape) -> tuple[bool, np.ndarray]:

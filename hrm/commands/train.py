@@ -12,7 +12,7 @@ from hrm.config import ExperimentConfig, compose, config_dir
 from hrm.data.base import Metadata, PuzzleSplit, has_split, load_split
 from hrm.device import pick_device
 from hrm.errors import UserError
-from hrm.training.checkpoint import read_json
+from hrm.training.checkpoint import read_json, refuse_taken
 from hrm.training.progress import TrainProgress
 from hrm.training.trainer import NonFiniteError, Trainer
 
@@ -77,9 +77,9 @@ def make_trainer(config: ExperimentConfig) -> Trainer:
     """The trainer of a checked configuration, its data set prepared if it is missing."""
     name = config.run_name or config.experiment_name
     out = Path(config.out or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}")
-    if not config.resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"out: {out} exists; give another folder, or resume=true to go on in it")
-    pick_device(config.device)  # Before a data set is made for nothing.
+    # Both before a data set is made for nothing.
+    refuse_taken(out, config.resume)
+    pick_device(config.device)
     train, held_out = load_data(config)
     trainer = Trainer(config, train, held_out, out, augmenter(config, train.metadata))
     if config.tensorboard:
@@ -126,15 +126,15 @@ def augmenter(config: ExperimentConfig, data: Metadata) -> Any:
     """The run-time augmentation that `data.augment` names."""
     if config.data.augment == "none":
         return None
-    from hrm.data.sudoku import SHAPES, SudokuAugment
+    from hrm.data.sudoku import SudokuAugment, shape_of
 
-    for shape in SHAPES.values():
-        if (shape.cells, shape.vocab_size) == (data.seq_len, data.vocab_size):
-            return SudokuAugment(shape)
-    raise UserError(
-        f"data.augment: sudoku needs boards of 16, 36 or 81 cells and their digits, but "
-        f"{config.data.path} has {data.seq_len} tokens of {data.vocab_size} values"
-    )
+    shape = shape_of(data.seq_len, data.vocab_size)
+    if shape is None:
+        raise UserError(
+            f"data.augment: sudoku needs boards of 16, 36 or 81 cells and their digits, but "
+            f"{config.data.path} has {data.seq_len} tokens of {data.vocab_size} values"
+        )
+    return SudokuAugment(shape)
 
 
 def finish(trainer: Trainer) -> None:

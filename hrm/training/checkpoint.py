@@ -131,6 +131,16 @@ def clean(run: Path, keep: int | None = None) -> None:
             shutil.rmtree(aside, ignore_errors=True)
 
 
+def refuse_taken(run: Path, resume: bool) -> None:
+    """Raises UserError if `run` holds anything that is not to be resumed."""
+    if not run.exists() or (run.is_dir() and not any(run.iterdir())):
+        return
+    if not resume:
+        raise UserError(f"out: {run} exists; give another folder, or resume=true to go on in it")
+    if not (run / "checkpoints").is_dir():
+        raise UserError(f"out: {run} is not a run's folder, so nothing can be resumed")
+
+
 @contextmanager
 def exclusive(run: Path) -> Iterator[None]:
     """Keep other processes out of a run's folder, where the system knows file locks.

@@ -303,13 +303,7 @@ class Trainer:
         return tensors
 
     def _make_folder(self) -> None:
-        taken = self.out.exists() and any(self.out.iterdir())
-        if taken and not self.config.resume:
-            raise UserError(
-                f"out: {self.out} exists; give another folder, or resume=true to go on in it"
-            )
-        if taken and not (self.out / "checkpoints").is_dir():
-            raise UserError(f"out: {self.out} is not a run's folder, so nothing can be resumed")
+        checkpoint.refuse_taken(self.out, self.config.resume)
         (self.out / "checkpoints").mkdir(parents=True, exist_ok=True)
 
     def _begin(self) -> None:

@@ -65,6 +65,12 @@ SHAPES = {4: Shape(4, 2, 2), 6: Shape(6, 2, 3), 9: Shape(9, 3, 3)}
 """By size. 6x6 boxes have two rows and three columns."""
 
 
+def shape_of(seq_len: int, vocab_size: int) -> Shape | None:
+    """The board whose cells and tokens a data set or model has; None if it is no Sudoku's."""
+    fits = (s for s in SHAPES.values() if (s.cells, s.vocab_size) == (seq_len, vocab_size))
+    return next(fits, None)
+
+
 def parse_puzzle(text: str) -> tuple[Shape, Digits]:
     """The board that `text` spells: 16, 36 or 81 characters, digits and `.`, `0` or `_` for blanks.
 
