@@ -11,15 +11,16 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from hrm.errors import UserError, nearest
-from hrm.models import TRM, ACTModel, HRMACTv1
-
-MODELS: dict[str, type[ACTModel]] = {"hrm": HRMACTv1, "trm": TRM}
-"""`arch.name` -> the model. TRM-MLP is `trm` with `mlp_t`."""
+from hrm.models.base import ACTModel
+from hrm.models.registry import FROM_DATA, MODELS
 
 TokenLoss = Literal["stablemax", "softmax"]
+DynamicsName = Literal["persistent", "online", "episode"]
 
-FROM_DATA = ("batch_size", "seq_len", "vocab_size", "num_puzzle_identifiers")
-"""Keys of a model that its data and the batch decide, so an experiment does not set them."""
+REFUSED: dict[tuple[str, DynamicsName], str] = {
+    ("fixed", "episode"): "no sequence ever leaves the batch, which is what dynamics=online does",
+}
+"""Pairs of a halting policy and a dynamics that make no sense together, with the reason."""
 
 
 class OptimizerConfig(BaseModel):
@@ -70,8 +71,13 @@ class ExperimentConfig(OptimizerConfig):
     arch: dict[str, Any]
     """`name` (hrm or trm) and that model's settings."""
     data: DataConfig
-    dynamics: Literal["persistent"] = "persistent"
-    """One forward and one update a batch; the carry lives on."""
+    dynamics: DynamicsName = "persistent"
+    """How a batch becomes updates. `persistent` (published): one forward and one update, the carry
+    lives on. `online`: a fresh carry and `num_act_steps` forwards, each with an update; nothing
+    halts in training. `episode` (HRM's pseudocode): a fresh carry and forwards with an update each
+    until every sequence has halted; those that have leave the batch."""
+    num_act_steps: int | None = Field(default=None, ge=1)
+    """Steps of a batch under `online`; null: the model's step limit in training."""
 
     seed: int = Field(default=0, ge=0)
     global_batch_size: int = Field(ge=1)
@@ -146,6 +152,19 @@ class ExperimentConfig(OptimizerConfig):
                     f"step_curriculum: [{update}, {limit}] is wrong; updates are 0 or more and "
                     f"steps 1 to arch.halt_max_steps ({self.arch['halt_max_steps']})"
                 )
+        if self.num_act_steps is not None:
+            if self.dynamics != "online":
+                raise UserError(f"num_act_steps: dynamics={self.dynamics} does not read it")
+            if self.num_act_steps > self.arch["halt_max_steps"]:
+                raise UserError(
+                    f"num_act_steps: {self.num_act_steps} is above arch.halt_max_steps "
+                    f"({self.arch['halt_max_steps']})"
+                )
+        if (self.arch.get("halting"), self.dynamics) in REFUSED:
+            reason = REFUSED[self.arch["halting"], self.dynamics]
+            raise UserError(
+                f"arch.halting={self.arch['halting']} with dynamics={self.dynamics}: {reason}"
+            )
         if self.resume and self.out is None:
             raise UserError("resume=true: give out=DIR, the folder of the run to go on with")
         if self.global_batch_size % self.grad_accumulation:

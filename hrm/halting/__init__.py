@@ -3,6 +3,22 @@
 from hrm.halting.base import Decision, Halting
 from hrm.halting.fixed import Fixed
 from hrm.halting.halt_only import HaltOnly
-from hrm.halting.q_learning import QLearning, continue_target
+from hrm.halting.q_learning import (
+    ContinueTarget,
+    QLearning,
+    act_continue,
+    act_halt,
+    continue_target,
+)
 
-__all__ = ["Decision", "Fixed", "HaltOnly", "Halting", "QLearning", "continue_target"]
+__all__ = [
+    "ContinueTarget",
+    "Decision",
+    "Fixed",
+    "HaltOnly",
+    "Halting",
+    "QLearning",
+    "act_continue",
+    "act_halt",
+    "continue_target",
+]

@@ -9,7 +9,6 @@ from abc import ABC, abstractmethod
 from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -27,12 +26,11 @@ class Decision(NamedTuple):
     extra: dict[str, Tensor]
 
 
-def bce_sum(
-    logits: Float[Tensor, " slots"], targets: Tensor, counted: Bool[Tensor, " slots"]
+def masked_sum(
+    values: Float[Tensor, " slots"], counted: Bool[Tensor, " slots"]
 ) -> Float[Tensor, ""]:
-    """Binary cross-entropy of `logits` with `targets` in [0, 1], summed over the counted slots."""
-    losses = F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="none")
-    return torch.where(counted, losses, 0.0).sum()
+    """The sum over the counted slots; what the others hold, nan even, leaves no trace."""
+    return torch.where(counted, values, 0.0).sum()
 
 
 class Halting(ABC):
@@ -47,10 +45,17 @@ class Halting(ABC):
         train_max_steps: the limit in training; None: `max_steps`.
     """
 
-    needs_next_q = False
-    """In training the model must evaluate the head once more, one step ahead (`next_target`)."""
+    looks_ahead = False
+    """In training the model takes one more step for its values only, and calls `look_ahead`."""
+    learns_ahead = False
+    """That further step carries gradient."""
+    looks_back = False
+    """In training the model evaluates the head again on what it read a step before, and calls
+    `look_back`."""
     learned = True
     """Whether the policy ever halts before `max_steps`."""
+    values_going_on = False
+    """Whether `q_continue_logits` mean anything."""
 
     def __init__(
         self,
@@ -79,13 +84,23 @@ class Halting(ABC):
         correct: Bool[Tensor, " slots"],
         counted: Bool[Tensor, " slots"],
     ) -> dict[str, Float[Tensor, ""]]:
-        """The head's losses by name, summed over `counted` slots (those with any label)."""
+        """The head's losses by name, weighted, summed over `counted` slots (with any label)."""
 
-    def next_target(
-        self, next_outputs: dict[str, Tensor], is_last: Bool[Tensor, " slots"]
+    def look_ahead(
+        self, ahead: dict[str, Tensor], is_last: Bool[Tensor, " slots"]
     ) -> dict[str, Tensor]:
-        """Targets made from the step that follows, to be added to the outputs."""
-        raise NotImplementedError(f"{type(self).__name__} looks at no further step")
+        """What the values of the step to come add to the outputs."""
+        raise NotImplementedError(f"{type(self).__name__} does not look ahead")
+
+    def look_back(
+        self,
+        before: dict[str, Tensor],
+        now: dict[str, Tensor],
+        is_first: Bool[Tensor, " slots"],
+        is_last: Bool[Tensor, " slots"],
+    ) -> dict[str, Tensor]:
+        """What the values of the step before, evaluated anew, add to the outputs."""
+        raise NotImplementedError(f"{type(self).__name__} does not look back")
 
     def fresh_extra(self, slots: int, device: torch.device) -> dict[str, Tensor]:
         """What the policy keeps per slot, as a new sequence has it."""

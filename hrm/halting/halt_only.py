@@ -10,7 +10,8 @@ import math
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from hrm.halting.base import Exploration, Halting, bce_sum
+from hrm.halting.base import Exploration, Halting, masked_sum
+from hrm.halting.q_learning import act_halt
 
 
 class HaltOnly(Halting):
@@ -37,4 +38,4 @@ class HaltOnly(Halting):
         correct: Bool[Tensor, " slots"],
         counted: Bool[Tensor, " slots"],
     ) -> dict[str, Float[Tensor, ""]]:
-        return {"q_halt_loss": bce_sum(outputs["q_halt_logits"], correct, counted)}
+        return {"q_halt_loss": masked_sum(act_halt(outputs["q_halt_logits"], correct), counted)}

@@ -32,6 +32,9 @@ from hrm.models.config import TokenModelConfig
 from hrm.models.sparse_embedding import CastedSparseEmbedding
 from hrm.rng import slot_states
 
+Q_INPUT = "q_input"
+"""What the Q-head read at the step before, per slot, without gradient."""
+
 
 class Latents(NamedTuple):
     """The two latents that recur, each `(slots, positions, hidden_size)` in `forward_dtype`."""
@@ -177,16 +180,19 @@ class Inner(nn.Module):
                 latents = cycle(latents, x)
         return latents
 
-    def q_values(self, z_H: Tensor) -> dict[str, Float[Tensor, " slots"]]:
+    def pool(self, z_H: Tensor) -> Float[Tensor, "slots width"]:
+        """What the Q-head reads."""
+        return z_H[:, 0] if self.config.q_pool == "first" else z_H.mean(1)
+
+    def q_values(self, pooled: Tensor) -> dict[str, Float[Tensor, " slots"]]:
         """The two values as float32 logits."""
-        pooled = z_H[:, 0] if self.config.q_pool == "first" else z_H.mean(1)
         q = self.q_head(pooled).to(torch.float32)
         return {"q_halt_logits": q[:, 0], "q_continue_logits": q[:, 1]}
 
     def heads(self, z_H: Tensor) -> dict[str, Tensor]:
         """Token logits `(slots, seq_len, vocab_size)`, none for puzzle positions, and values."""
         logits = self.lm_head(z_H[:, self.config.puzzle_positions :])
-        return {"logits": logits, **self.q_values(z_H)}
+        return {"logits": logits, **self.q_values(self.pool(z_H))}
 
 
 class ACTModel(nn.Module):
@@ -232,7 +238,7 @@ class ACTModel(nn.Module):
             halted=torch.ones(slots, dtype=torch.bool, device=device),
             current_data={k: torch.zeros_like(v) for k, v in batch.items()},
             rng=slot_states(seed, slots, first_slot, device),
-            extra=self.halting.fresh_extra(slots, device),
+            extra=self._fresh_extra(slots, device),
         )
 
     def forward(
@@ -251,7 +257,7 @@ class ACTModel(nn.Module):
             (`target_q_continue` `(slots,)`).
         """
         slots, device = carry.steps.shape[0], carry.steps.device
-        fresh = self.halting.fresh_extra(slots, device)
+        fresh = self._fresh_extra(slots, device)
         carry = carry.refill(batch, self.inner.reset_latents, fresh)
         steps = carry.steps + 1
         with self.inner.casted():
@@ -262,9 +268,35 @@ class ACTModel(nn.Module):
             decision = self.halting.decide(
                 outputs, steps, carry.rng, carry.extra, training=self.training, adaptive=adaptive
             )
-            if self.training and self.halting.needs_next_q and self.halting.train_max_steps > 1:
-                with torch.no_grad():
-                    ahead = self.inner.q_values(self.inner.recur(latents, x).z_H)
-                is_last = steps >= self.halting.train_max_steps
-                outputs |= self.halting.next_target(ahead, is_last)
+            if self.training and self.halting.train_max_steps > 1:
+                outputs |= self._targets(outputs, latents, x, steps, decision.extra)
         return replace(carry, inner_carry=latents, steps=steps, **decision._asdict()), outputs
+
+    def _targets(
+        self,
+        outputs: dict[str, Tensor],
+        latents: Latents,
+        x: Tensor,
+        steps: Tensor,
+        extra: dict[str, Tensor],
+    ) -> dict[str, Tensor]:
+        """What the policy's losses need from a step ahead or behind."""
+        inner, halting = self.inner, self.halting
+        is_last = steps >= halting.train_max_steps
+        if halting.looks_ahead:
+            with torch.set_grad_enabled(halting.learns_ahead and torch.is_grad_enabled()):
+                ahead = inner.q_values(inner.pool(inner.recur(latents, x).z_H))
+            return halting.look_ahead(ahead, is_last)
+        if halting.looks_back:
+            before = inner.q_values(extra[Q_INPUT])
+            extra[Q_INPUT] = inner.pool(latents.z_H)
+            return halting.look_back(before, outputs, steps == 1, is_last)
+        return {}
+
+    def _fresh_extra(self, slots: int, device: torch.device) -> dict[str, Tensor]:
+        """What a new sequence's slot keeps for the policy and the model."""
+        extra = self.halting.fresh_extra(slots, device)
+        if self.halting.looks_back:
+            shape = (slots, self.config.hidden_size)
+            extra[Q_INPUT] = torch.zeros(shape, dtype=self.inner.dtype, device=device)
+        return extra

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from hrm.halting import Fixed, Halting, HaltOnly, QLearning
+from hrm.halting import ContinueTarget, Fixed, Halting, HaltOnly, QLearning
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -52,9 +52,11 @@ class TokenModelConfig(BaseModel):
     """What the Q-head reads: the latent at position 0 (published), or the mean over positions."""
 
     halting: Literal["q_learning", "halt_only", "fixed"]
-    continue_target: Literal["bootstrap", "none"]
-    """Target of the continue value under q_learning. `bootstrap`: a second forward (published HRM).
-    `none`: no continue value; the model then halts where q_halt > 0, which is halt_only."""
+    continue_target: ContinueTarget | Literal["none"]
+    """How the continue value learns under q_learning (`hrm.halting.ContinueTarget`). `bootstrap`: a
+    second forward without gradient (published HRM); `pseudocode`: one with gradient (the papers'
+    text); `next_step`: from the sequence's own next step, without a second forward; `none`: no
+    continue value, and the model halts where q_halt > 0, which is halt_only."""
     halt_max_steps: int = Field(ge=1)
     """Steps after which every sequence ends."""
     train_max_steps: int | None = Field(default=None, ge=1)
@@ -108,7 +110,7 @@ class TokenModelConfig(BaseModel):
         if self.halting == "halt_only" or self.continue_target == "none":
             common |= {"threshold": self.halt_threshold, "temperature": self.halt_temperature}
             return HaltOnly(self.halt_max_steps, **common)
-        return QLearning(self.halt_max_steps, **common)
+        return QLearning(self.halt_max_steps, **common, target=self.continue_target)
 
 
 class HRMACTv1Config(TokenModelConfig):
@@ -116,7 +118,7 @@ class HRMACTv1Config(TokenModelConfig):
 
     H_layers: int = Field(ge=1)
     halting: Literal["q_learning", "halt_only", "fixed"] = "q_learning"
-    continue_target: Literal["bootstrap", "none"] = "bootstrap"
+    continue_target: ContinueTarget | Literal["none"] = "bootstrap"
 
 
 class TRMConfig(TokenModelConfig):
@@ -132,7 +134,7 @@ class TRMConfig(TokenModelConfig):
     """Puzzle positions if there are puzzle embeddings (the rest is zero padding); 0: as many as
     the embedding fills. Without puzzle embeddings there are none."""
     halting: Literal["q_learning", "halt_only", "fixed"] = "halt_only"
-    continue_target: Literal["bootstrap", "none"] = "none"
+    continue_target: ContinueTarget | Literal["none"] = "none"
 
     @property
     def puzzle_positions(self) -> int:

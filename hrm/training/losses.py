@@ -62,11 +62,12 @@ def correctness(
 def step_loss(
     outputs: Mapping[str, Tensor], carry: Carry, halting: Halting, kind: TokenLoss
 ) -> StepLoss:
-    """Sum over slots of: mean token loss + 0.5 * (halting losses), as published.
+    """Sum over slots of: mean token loss + the halting losses (which hold their 0.5), as published.
 
     Labels are those of `carry.current_data`: a running slot's are not those of the row that has
     just arrived. Divide by the global batch size before the backward pass. The sums over slots that
-    halted in this step: `count`, `accuracy`, `exact_accuracy`, `q_halt_accuracy`, `steps`.
+    halted in this step: `count`, `accuracy`, `exact_accuracy`, `q_halt_accuracy`, `steps`; over all
+    slots with a label: `rows`, and the losses.
     """
     labels = carry.current_data["labels"]
     losses = token_losses(outputs["logits"], labels, kind)
@@ -75,6 +76,7 @@ def step_loss(
         ended = carry.halted & counted
         says_right = outputs["q_halt_logits"] >= 0
         sums = {
+            "rows": counted.sum(),
             "count": ended.sum(),
             "accuracy": torch.where(ended, accuracy, 0.0).sum(),
             "exact_accuracy": (ended & exact).sum(),
@@ -83,6 +85,6 @@ def step_loss(
         }
     lm_loss = (losses.sum(-1) / (labels != IGNORE).sum(-1).clamp(min=1)).sum()
     head = halting.losses(dict(outputs), exact, counted)
-    loss = lm_loss + 0.5 * torch.stack(list(head.values())).sum()
+    loss = lm_loss + torch.stack(list(head.values())).sum()
     sums |= {"loss": loss, "lm_loss": lm_loss, **head}
     return StepLoss(loss, {name: value.detach() for name, value in sums.items()})

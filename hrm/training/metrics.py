@@ -16,7 +16,7 @@ from torch import Tensor
 from hrm.training.checkpoint import write_text
 
 PER_ENDED = ("accuracy", "exact_accuracy", "q_halt_accuracy", "steps")
-"""Averaged over the sequences that ended; the rest are losses, averaged over slots."""
+"""Averaged over the sequences that ended; the rest are losses, averaged over rows and steps."""
 
 
 class Sums:
@@ -30,20 +30,17 @@ class Sums:
             wide = value.to(torch.float64) if value.device.type == "cpu" else value.float()
             self.values[name] = self.values[name] + wide if name in self.values else wide
 
-    def read(self, slot_steps: int) -> dict[str, float | None]:
-        """Means under `train/` names, and start anew. None where no sequence ended.
-
-        slot_steps: slots times updates since the last read.
-        """
+    def read(self) -> dict[str, float | None]:
+        """Means under `train/` names, and start anew. None where no sequence ended."""
         numbers = {name: float(value) for name, value in self.values.items()}
         self.values = {}
-        ended = numbers.pop("count", 0.0)
+        ended, rows = numbers.pop("count", 0.0), numbers.pop("rows", 0.0)
         row: dict[str, float | None] = {"train/count": ended}
         for name, value in numbers.items():
             if name in PER_ENDED:
                 row[f"train/{name}"] = value / ended if ended else None
             else:
-                row[f"train/{name}"] = value / slot_steps
+                row[f"train/{name}"] = value / rows if rows else None
         return row
 
 

@@ -19,7 +19,7 @@ from hrm.errors import UserError
 from hrm.inference.evaluate import check_fits, evaluate_split
 from hrm.models import ACTModel
 from hrm.training import checkpoint
-from hrm.training.dynamics import Persistent
+from hrm.training.dynamics import DYNAMICS
 from hrm.training.ema import EMA
 from hrm.training.metrics import MetricsLog, Sums, read_metrics
 from hrm.training.optim import lr_factor, make_optimizers, set_lr
@@ -86,7 +86,7 @@ class Trainer:
         self.optimizers = make_optimizers(self.model, config)
         half = config.arch.get("forward_dtype") == "float16"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=half)
-        self.dynamics = Persistent(
+        self.dynamics = DYNAMICS[config.dynamics](
             self.model,
             self.feeder,
             loss=config.loss,
@@ -97,7 +97,6 @@ class Trainer:
         self.warmup = self._shortened_warmup()
         self.sums = Sums()
         self.step = 0
-        self.logged_step = 0
         self.train_s = 0.0
         self.finished = False
         self.goal_reached: float | None = None
@@ -120,13 +119,12 @@ class Trainer:
         with checkpoint.exclusive(self.out):
             self._begin()
             while not self.finished:
-                self._train_one_batch()
+                self._train_one_update()
 
-    def _train_one_batch(self) -> None:
+    def _train_one_update(self) -> None:
         started = time.perf_counter()
         self._set_step_limit()
-        for sums in self.dynamics.updates(self._backward):
-            self._update(sums)
+        self._update(self.dynamics.update(self._backward))
         self.train_s += time.perf_counter() - started
         self.finished = self._is_over()
         row = self._row_if_due()
@@ -143,6 +141,8 @@ class Trainer:
             self.save()
 
     def _set_step_limit(self) -> None:
+        if self.config.num_act_steps is not None:
+            self.model.halting.train_max_steps = self.config.num_act_steps
         due = [pair for pair in self.config.step_curriculum if pair[0] <= self.step]
         if due:
             self.model.halting.train_max_steps = max(due)[1]
@@ -230,14 +230,12 @@ class Trainer:
         evaluates = self.finished or (every is not None and self.step % every == 0)
         if not (evaluates or self.step % self.config.log_every_steps == 0):
             return None
-        slot_steps = self.config.global_batch_size * (self.step - self.logged_step)
-        self.logged_step = self.step
         row: dict[str, Any] = {
             "step": self.step,
             "samples": self.feeder.admitted,
             "epoch": self.feeder.admitted / self.feeder.rows_per_epoch,
             "lr": self.optimizers[0].param_groups[0]["lr"],
-            **self.sums.read(slot_steps),
+            **self.sums.read(),
             "time/train_s": round(self.train_s, 3),
         }
         if evaluates and self.held_out is not None:
@@ -280,7 +278,6 @@ class Trainer:
             },
             "state": {
                 "step": self.step,
-                "logged_step": self.logged_step,
                 "train_s": self.train_s,
                 "finished": self.finished,
                 "goal_reached": self.goal_reached,
@@ -349,7 +346,7 @@ class Trainer:
         self.feeder.load_state_dict(state["feeder"])
         torch.set_rng_state(tensors["random"])
         self.step = self.last_saved = int(state["step"])
-        self.logged_step, self.train_s = int(state["logged_step"]), float(state["train_s"])
+        self.train_s = float(state["train_s"])
         # A longer max_steps, more epochs or another goal reopen a run that had ended.
         goal = self.config.stop_at_exact_accuracy
         self.goal_reached = state["goal_reached"]

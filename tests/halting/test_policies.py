@@ -158,17 +158,10 @@ def test_losses_by_hand_without_uncounted_slots() -> None:
     q["target_q_continue"] = torch.tensor([0.5, 1.0, 0.0])
     right, counted = torch.tensor([True, False, True]), torch.tensor([True, True, False])
     losses = QLearning(4).losses(q, right, counted)
-    halt = -math.log(3 / 4) - math.log(1 / 4)
+    halt = 0.5 * (-math.log(3 / 4) - math.log(1 / 4))
     assert float(losses["q_halt_loss"]) == pytest.approx(halt, rel=1e-6)
-    go_on = math.log(2) - math.log(1 / 4)
+    go_on = 0.5 * (math.log(2) - math.log(1 / 4))
     assert float(losses["q_continue_loss"]) == pytest.approx(go_on, rel=1e-6)
     assert set(HaltOnly(4).losses(q, right, counted)) == {"q_halt_loss"}
     assert float(HaltOnly(4).losses(q, right, counted)["q_halt_loss"]) == pytest.approx(halt)
     assert float(Fixed(4).losses(q, right, counted)["q_halt_loss"]) == 0
-
-
-def test_only_bootstrapping_policies_look_ahead() -> None:
-    assert QLearning(4).needs_next_q
-    assert not HaltOnly(4).needs_next_q
-    with pytest.raises(NotImplementedError, match="HaltOnly"):
-        HaltOnly(4).next_target(outputs([0.0]), torch.tensor([True]))

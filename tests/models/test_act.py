@@ -179,3 +179,66 @@ def test_carries_without_a_seed_follow_torch() -> None:
     torch.manual_seed(3)
     assert torch.equal(model.initial_carry(batch).rng, first)
     assert not torch.equal(first, second)
+
+
+def gradients(model: HRMACTv1, loss: torch.Tensor) -> dict[str, torch.Tensor | None]:
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    return dict(zip(names, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True))
+
+
+def test_pseudocode_learns_in_the_second_forward() -> None:
+    model = small_hrm(continue_target="pseudocode", halt_exploration_prob=0.0).train()
+    awaken(model)
+    batch = small_batch()
+    carry, _ = model(model.initial_carry(batch), batch)
+    carry = replace(carry, halted=torch.zeros(4, dtype=torch.bool))
+    after, outputs = model(carry, batch)
+    learning = outputs["learning_q_continue_logits"]
+    following = model(replace(after, halted=torch.zeros(4, dtype=torch.bool)), batch)[1]
+    assert torch.equal(learning, following["q_continue_logits"])
+    assert not outputs["target_q_continue"].requires_grad
+    ours, theirs = (
+        gradients(model, x.square().sum()) for x in (learning, following["q_continue_logits"])
+    )
+    for name in ("inner.L_level.layers.0.mlp.down_proj.weight", "inner.q_head.weight"):
+        got, expected = ours[name], theirs[name]
+        assert got is not None
+        assert got.any()
+        torch.testing.assert_close(got, expected)
+
+
+def test_bootstrap_does_not() -> None:
+    model, batch = small_hrm().train(), small_batch()
+    _, outputs = model(model.initial_carry(batch), batch)
+    assert not outputs["target_q_continue"].requires_grad
+    assert "learning_q_continue_logits" not in outputs
+
+
+def test_next_step_judges_the_step_before_by_this_one_in_the_head_alone() -> None:
+    model = small_hrm(
+        continue_target="next_step", halt_max_steps=3, halt_exploration_prob=0.0
+    ).train()
+    awaken(model)
+    with torch.no_grad():
+        model.inner.q_head.bias.copy_(torch.tensor([-9.0, 1.0]))  # nobody halts
+    calls = []
+    model.inner.H_level.register_forward_pre_hook(lambda *_: calls.append(None))
+    batch = small_batch()
+    carry, before = model(model.initial_carry(batch), batch)
+    assert not before["learning_slots"].any()
+    for step in (2, 3):
+        carry, outputs = model(carry, batch)
+        assert outputs["learning_slots"].all()
+        assert torch.equal(outputs["learning_q_continue_logits"], before["q_continue_logits"])
+        best = outputs["q_halt_logits"]
+        if step < 3:
+            best = torch.maximum(best, outputs["q_continue_logits"])
+        assert torch.equal(outputs["target_q_continue"], best.sigmoid())
+        found = gradients(model, outputs["learning_q_continue_logits"].square().sum())
+        reached = {name for name, gradient in found.items() if gradient is not None}
+        assert reached == {"inner.q_head.weight", "inner.q_head.bias"}
+        before = outputs
+    assert len(calls) == 3 * 2  # no further forward
+    # The next sequence has nothing to look back to.
+    assert carry.halted.all()
+    assert not model(carry, small_batch(seed=2))[1]["learning_slots"].any()

@@ -105,21 +105,21 @@ def make_step(labels: list[list[int]], halted: list[bool]) -> tuple[dict[str, Te
 # Slot 0 is right, slot 1 has one of two tokens wrong, slot 2 has no label.
 LABELS = [[1, 1], [0, 1], [-100, -100]]
 TOKENS = math.log(4 / 3) + (math.log(4) + math.log(4 / 3)) / 2
-HALT = 2 * math.log(4 / 3)
-GO_ON = math.log(2) + math.log(4)
+HALT = 0.5 * (2 * math.log(4 / 3))
+GO_ON = 0.5 * (math.log(2) + math.log(4))
 
 
 def test_loss_by_hand() -> None:
     outputs, carry = make_step(LABELS, [True, True, True])
     loss, sums = step_loss(outputs, carry, QLearning(8), "softmax")
-    assert loss.item() == pytest.approx(TOKENS + 0.5 * (HALT + GO_ON), rel=1e-6)
+    assert loss.item() == pytest.approx(TOKENS + HALT + GO_ON, rel=1e-6)
     assert float(sums["lm_loss"]) == pytest.approx(TOKENS, rel=1e-6)
     assert float(sums["q_halt_loss"]) == pytest.approx(HALT, rel=1e-6)
     assert float(sums["q_continue_loss"]) == pytest.approx(GO_ON, rel=1e-6)
     assert float(sums["loss"]) == loss.item()
     assert not any(value.requires_grad for value in sums.values())
     halt_only, _ = step_loss(outputs, carry, HaltOnly(8), "softmax")
-    assert halt_only.item() == pytest.approx(TOKENS + 0.5 * HALT, rel=1e-6)
+    assert halt_only.item() == pytest.approx(TOKENS + HALT, rel=1e-6)
     fixed, _ = step_loss(outputs, carry, Fixed(8), "softmax")
     assert fixed.item() == pytest.approx(TOKENS, rel=1e-6)
 

@@ -34,6 +34,9 @@ Trained = Callable[..., Trainer]
         ("experiment=sudoku_4x4_hrm", "optimizer=muon", "arch.exploration=per_episode"),
         ("optimizer=adam_atan2", "grad_accumulation=2", "arch.puzzle_emb_ndim=16"),
         ("arch.forward_dtype=float16", "lr_schedule=cosine", "epochs=3"),
+        ("dynamics=online", "num_act_steps=3", "arch.continue_target=next_step", "epochs=2"),
+        ("dynamics=episode", "grad_accumulation=2", "arch.halt_exploration_prob=0.5"),
+        ("arch.halting=q_learning", "arch.continue_target=next_step", "arch=hrm_small"),
     ],
 )
 def test_resumed_rows_are_those_of_an_unbroken_run(
