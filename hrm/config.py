@@ -29,7 +29,7 @@ class OptimizerConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     optimizer: Literal["adamw", "adam_atan2", "muon"] = "adamw"
-    """`adam_atan2` needs the extra of that name; `muon` takes the matrices of the levels and
+    """`adam_atan2` is that of the published recipes; `muon` takes the matrices of the levels and
     leaves embeddings, heads and biases to AdamW."""
     lr: float = Field(default=1e-4, gt=0)
     lr_schedule: Literal["constant", "cosine"] = "constant"

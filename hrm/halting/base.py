@@ -54,6 +54,8 @@ class Halting(ABC):
     `look_back`."""
     learned = True
     """Whether the policy ever halts before `max_steps`."""
+    wants_change = False
+    """The policy reads `latent_change`: how far the high-level latent moved in the step."""
     values_going_on = False
     """Whether `q_continue_logits` mean anything."""
 

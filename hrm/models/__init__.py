@@ -1,8 +1,9 @@
-"""What thinks: HRM and TRM, and the sparse puzzle embedding."""
+"""What thinks: HRM and TRM, the sparse puzzle embedding, and models that are trained already."""
 
 from hrm.models.base import ACTModel
 from hrm.models.config import HRMACTv1Config, TokenModelConfig, TRMConfig
 from hrm.models.hrm import HRMACTv1
+from hrm.models.pretrained import from_pretrained, load_pretrained, save_pretrained, shipped
 from hrm.models.sparse_embedding import (
     CastedSparseEmbedding,
     CastedSparseEmbeddingSignSGD_Distributed,
@@ -18,4 +19,8 @@ __all__ = [
     "HRMACTv1Config",
     "TRMConfig",
     "TokenModelConfig",
+    "from_pretrained",
+    "load_pretrained",
+    "save_pretrained",
+    "shipped",
 ]

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from hrm.carry import Carry, per_slot
 from hrm.errors import UserError
+from hrm.halting import Halting
 from hrm.layers import (
     Attention,
     CastedEmbedding,
@@ -41,6 +42,13 @@ class Latents(NamedTuple):
 
     z_H: Tensor  # noqa: N815
     z_L: Tensor  # noqa: N815
+
+
+@torch.no_grad()
+def relative_change(new: Tensor, old: Tensor) -> Float[Tensor, " slots"]:
+    """`||new - old|| / ||new||` of each slot, in float32."""
+    wide, before = new.flatten(1).float(), old.flatten(1).float()
+    return (wide - before).norm(dim=1) / wide.norm(dim=1).clamp(min=1e-12)
 
 
 class Block(nn.Module):
@@ -214,7 +222,12 @@ class ACTModel(nn.Module):
         return self.inner.puzzle_emb
 
     def initial_carry(
-        self, batch: Mapping[str, Tensor], seed: int | None = None, first_slot: int = 0
+        self,
+        batch: Mapping[str, Tensor],
+        seed: int | None = None,
+        first_slot: int = 0,
+        *,
+        halting: Halting | None = None,
     ) -> Carry:
         """A carry with every slot halted: the first step admits the batch it is given.
 
@@ -222,6 +235,7 @@ class ACTModel(nn.Module):
             batch: an example of the batches to come, `inputs` `(slots, seq_len)` among its keys;
                 keys that the model does not know travel along.
             seed, first_slot: of the slots' random numbers; by default drawn from torch's state.
+            halting: a policy in place of the model's own, the one that `forward` will be given.
         """
         inputs = batch["inputs"]
         if inputs.ndim != 2 or inputs.shape[1] != self.config.seq_len:
@@ -238,11 +252,16 @@ class ACTModel(nn.Module):
             halted=torch.ones(slots, dtype=torch.bool, device=device),
             current_data={k: torch.zeros_like(v) for k, v in batch.items()},
             rng=slot_states(seed, slots, first_slot, device),
-            extra=self._fresh_extra(slots, device),
+            extra=self._fresh_extra(halting or self.halting, slots, device),
         )
 
     def forward(
-        self, carry: Carry, batch: Mapping[str, Tensor], *, adaptive: bool = False
+        self,
+        carry: Carry,
+        batch: Mapping[str, Tensor],
+        *,
+        adaptive: bool = False,
+        halting: Halting | None = None,
     ) -> tuple[Carry, dict[str, Tensor]]:
         """Refill, one step, and the policy's decision.
 
@@ -250,14 +269,16 @@ class ACTModel(nn.Module):
             carry: from `initial_carry` or the previous step.
             batch: rows for the halted slots; rows of running slots are not looked at.
             adaptive: in evaluation let the policy halt, instead of running to `halt_max_steps`.
+            halting: a policy in place of the model's own.
 
         Returns:
             The carry (latents detached) and `logits` `(slots, seq_len, vocab)`, `q_halt_logits` and
             `q_continue_logits` `(slots,)`, in training also what the policy's targets need
-            (`target_q_continue` `(slots,)`).
+            (`target_q_continue` `(slots,)`); `latent_change` `(slots,)` if the policy wants it.
         """
+        policy = halting or self.halting
         slots, device = carry.steps.shape[0], carry.steps.device
-        fresh = self._fresh_extra(slots, device)
+        fresh = self._fresh_extra(policy, slots, device)
         carry = carry.refill(batch, self.inner.reset_latents, fresh)
         steps = carry.steps + 1
         with self.inner.casted():
@@ -265,15 +286,18 @@ class ACTModel(nn.Module):
             latents = self.inner.recur(carry.inner_carry, x)
             outputs = self.inner.heads(latents.z_H)
             latents = Latents(latents.z_H.detach(), latents.z_L.detach())
-            decision = self.halting.decide(
+            if policy.wants_change:
+                outputs["latent_change"] = relative_change(latents.z_H, carry.inner_carry.z_H)
+            decision = policy.decide(
                 outputs, steps, carry.rng, carry.extra, training=self.training, adaptive=adaptive
             )
-            if self.training and self.halting.train_max_steps > 1:
-                outputs |= self._targets(outputs, latents, x, steps, decision.extra)
+            if self.training and policy.train_max_steps > 1:
+                outputs |= self._targets(policy, outputs, latents, x, steps, decision.extra)
         return replace(carry, inner_carry=latents, steps=steps, **decision._asdict()), outputs
 
     def _targets(
         self,
+        halting: Halting,
         outputs: dict[str, Tensor],
         latents: Latents,
         x: Tensor,
@@ -281,7 +305,7 @@ class ACTModel(nn.Module):
         extra: dict[str, Tensor],
     ) -> dict[str, Tensor]:
         """What the policy's losses need from a step ahead or behind."""
-        inner, halting = self.inner, self.halting
+        inner = self.inner
         is_last = steps >= halting.train_max_steps
         if halting.looks_ahead:
             with torch.set_grad_enabled(halting.learns_ahead and torch.is_grad_enabled()):
@@ -293,10 +317,12 @@ class ACTModel(nn.Module):
             return halting.look_back(before, outputs, steps == 1, is_last)
         return {}
 
-    def _fresh_extra(self, slots: int, device: torch.device) -> dict[str, Tensor]:
+    def _fresh_extra(
+        self, halting: Halting, slots: int, device: torch.device
+    ) -> dict[str, Tensor]:
         """What a new sequence's slot keeps for the policy and the model."""
-        extra = self.halting.fresh_extra(slots, device)
-        if self.halting.looks_back:
+        extra = halting.fresh_extra(slots, device)
+        if halting.looks_back:
             shape = (slots, self.config.hidden_size)
             extra[Q_INPUT] = torch.zeros(shape, dtype=self.inner.dtype, device=device)
         return extra

@@ -86,5 +86,6 @@ def step_loss(
     lm_loss = (losses.sum(-1) / (labels != IGNORE).sum(-1).clamp(min=1)).sum()
     head = halting.losses(dict(outputs), exact, counted)
     loss = lm_loss + torch.stack(list(head.values())).sum()
-    sums |= {"loss": loss, "lm_loss": lm_loss, **head}
+    # Logged without their 0.5, as published.
+    sums |= {"loss": loss, "lm_loss": lm_loss, **{name: 2 * value for name, value in head.items()}}
     return StepLoss(loss, {name: value.detach() for name, value in sums.items()})

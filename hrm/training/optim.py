@@ -9,31 +9,16 @@ from torch import nn
 from torch.optim import Optimizer
 
 from hrm.config import OptimizerConfig
-from hrm.errors import UserError
 from hrm.models.sparse_embedding import (
     CastedSparseEmbedding,
     CastedSparseEmbeddingSignSGD_Distributed,
 )
+from hrm.training.adam_atan2 import AdamAtan2
 
 
 def _adam_atan2(parameters: list[nn.Parameter], config: OptimizerConfig) -> Optimizer:
-    try:
-        from adam_atan2_pytorch import AdamAtan2
-    except ImportError:
-        raise UserError(
-            "optimizer: adam_atan2 needs the package adam-atan2-pytorch "
-            "(pip install 'hrm[atan2]'); adamw and muon need nothing more"
-        ) from None
-    # a = b = 1 is plain atan2, as in published HRM.
-    return AdamAtan2(
-        parameters,
-        lr=config.lr,
-        betas=(config.beta1, config.beta2),
-        weight_decay=config.weight_decay,
-        decoupled_wd=False,
-        a=1.0,
-        b=1.0,
-    )
+    betas = (config.beta1, config.beta2)
+    return AdamAtan2(parameters, config.lr, betas, config.weight_decay)
 
 
 def _adamw(parameters: list[nn.Parameter], config: OptimizerConfig) -> Optimizer:

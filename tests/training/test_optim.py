@@ -25,8 +25,6 @@ class Toy(nn.Module):
 @pytest.mark.parametrize("optimizer", ["adamw", "adam_atan2", "muon"])
 @pytest.mark.parametrize("puzzle_emb_ndim", [0, 16])
 def test_every_parameter_is_in_exactly_one_optimizer(optimizer: Any, puzzle_emb_ndim: int) -> None:
-    if optimizer == "adam_atan2":
-        pytest.importorskip("adam_atan2_pytorch")
     settings = {"puzzle_emb_ndim": puzzle_emb_ndim, "num_puzzle_identifiers": 4}
     for model in (small_hrm(**settings), small_trm(**settings), small_trm(mlp_t=True, **settings)):
         optimizers = make_optimizers(model, OptimizerConfig(optimizer=optimizer))
@@ -48,18 +46,23 @@ def test_muon_takes_the_matrices_of_the_levels_alone() -> None:
     assert isinstance(rest, torch.optim.AdamW)
 
 
-def test_first_update_of_adam_atan2() -> None:
-    pytest.importorskip("adam_atan2_pytorch")
+def test_updates_of_adam_atan2_by_hand() -> None:
     model = Toy()
     config = OptimizerConfig(optimizer="adam_atan2", lr=0.1, weight_decay=0.5)
     (optimizer,) = make_optimizers(model, config)
-    before = model.L_level.weight.detach().clone()
+    weight = model.L_level.weight
+    expected = weight.detach().double()
     sign = torch.tensor([[1.0, -1.0, 0.0], [1.0, 1.0, -1.0]])
-    model.L_level.weight.grad = 0.3 * sign
-    optimizer.step()
-    # atan2(m, sqrt(v)) with m = g and v = g^2 is a quarter of pi.
-    expected = before * (1 - 0.1 * 0.5) - 0.1 * math.pi / 4 * sign
-    torch.testing.assert_close(model.L_level.weight.detach(), expected)
+    # With a constant gradient g, m = (1 - 0.9^t) g and v = (1 - 0.95^t) g^2, so the corrected root
+    # is |g| and each update lr / (1 - 0.9^t) * atan(1 - 0.9^t).
+    for t in (1, 2, 3):
+        weight.grad = 0.3 * sign
+        optimizer.step()
+        share = 1 - 0.9**t
+        expected = expected * (1 - 0.1 * 0.5) - 0.1 / share * math.atan(share) * sign
+    torch.testing.assert_close(weight.detach().double(), expected, rtol=1e-6, atol=1e-6)
+    assert model.head.weight.grad is None  # and what has no gradient stays
+    assert optimizer.state.keys() == {weight}
 
 
 def test_first_update_of_adamw() -> None:
