@@ -16,7 +16,8 @@ from hrm.device import pick_device
 from hrm.errors import UserError
 from hrm.inference.evaluate import evaluate_split
 from hrm.inference.loop import HaltingMode
-from hrm.training.checkpoint import LoadedRun, load_run
+from hrm.provenance import prepare_command
+from hrm.training.checkpoint import LoadedRun, load_run, read_json
 
 SHOWN = (
     ("count", "rows"),
@@ -40,7 +41,7 @@ def run(arguments: list[str]) -> int:
         "hrm evaluate runs/six --halting adaptive --json",
     )
     add = parser.add_argument
-    add("run", metavar="RUN", help="a run's folder or one of its checkpoints")
+    add("run", metavar="RUN", help="a run, a checkpoint, an exported or shipped model, a file")
     add("--data", metavar="DIR", help="another data set (default: the run's own)")
     add("--split", choices=("test", "val", "train"), default="test")
     add("--halting", choices=("max_steps", "adaptive"), default="max_steps")
@@ -55,8 +56,9 @@ def run(arguments: list[str]) -> int:
         if value is not None and value < 1:
             raise UserError(f"--{name.replace('_', '-')}: got {value}, but it is at least 1")
 
+    device, seq_len = pick_device(options.device), seq_len_of(options.data, options.split)
     figures = figures_of(
-        load_run(options.run, pick_device(options.device)),
+        load_run(options.run, device, seq_len=seq_len),
         data=options.data,
         split=options.split,
         count=options.count,
@@ -83,8 +85,17 @@ def figures_of(
     batch_size: int = 256,
     halting: HaltingMode = "max_steps",
 ) -> dict[str, Any]:
-    """A run's figures on a split of its own data set, or of `data`; a bar in a terminal."""
-    rows = load_split(Path(data or loaded.data_root), split)
+    """A run's figures on a split of its own data set, or of `data`; a bar in a terminal.
+
+    Raises:
+        UserError: the data are not here or do not fit the model.
+    """
+    root = Path(data or loaded.data_root)
+    if data is None and (root == Path() or not root.is_dir()):
+        raise UserError(
+            f"{root}: the data set of this model is not here; give --data DIR{_made(loaded)}"
+        )
+    rows = load_split(root, split)
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("evaluating", total=min(count or len(rows), len(rows)))
         figures = evaluate_split(
@@ -96,6 +107,22 @@ def figures_of(
             on_batch=lambda done: bar.update(task, completed=done),
         )
     return figures | {"halting": halting, "split": split, "step": loaded.step}
+
+
+def seq_len_of(data: str | Path | None, split: SplitName) -> int | None:
+    """Tokens of a sequence in a data set, which the weights of a published file may not show."""
+    return None if data is None else load_split(data, split).metadata.seq_len
+
+
+def _made(loaded: LoadedRun) -> str:
+    """How to make the missing data set, if known: as an export says, or as `hrm train` would."""
+    file = loaded.path / "metrics.json"
+    record = read_json(file) if file.is_file() else None
+    data = record.get("data") if isinstance(record, dict) else None
+    command = data.get("command") if isinstance(data, dict) else None
+    if command is None and loaded.config is not None and loaded.config.data.prepare:
+        command = prepare_command(loaded.config.data.prepare, str(loaded.data_root))
+    return f", or make it: {command}" if command else ""
 
 
 def show(figures: dict[str, Any]) -> None:

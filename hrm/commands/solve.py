@@ -26,7 +26,7 @@ def run(arguments: list[str]) -> int:
         "hrm solve runs/four 1...  ..2. .3.. ...4",
     )
     add = parser.add_argument
-    add("run", metavar="RUN", help="a run's folder or one of its checkpoints")
+    add("run", metavar="RUN", help="a run, a checkpoint, an exported or shipped model, a file")
     add("puzzle", metavar="PUZZLE", nargs="+", help="a puzzle as text, or a file of them")
     add(
         "--halting",
@@ -38,9 +38,15 @@ def run(arguments: list[str]) -> int:
     add("--json", action="store_true", help="print one JSON object, or a list for a file")
     options = parser.parse_args(arguments)
 
-    loaded = load_run(options.run, pick_device(options.device))
+    from_file, puzzles = read_puzzles(options.puzzle)
+    cells = puzzles.shape[1]
+    loaded = load_run(options.run, pick_device(options.device), seq_len=cells)
     shape = model_shape(loaded)
-    from_file, puzzles = read_puzzles(options.puzzle, shape)
+    if cells != shape.cells:
+        where = options.puzzle[0] if from_file else "PUZZLE"
+        raise UserError(
+            f"{where}: {cells} cells, but the model solves {shape.n}x{shape.n}, {shape.cells} cells"
+        )
     batch = {
         "inputs": torch.from_numpy(encode(puzzles).astype(np.int32)),
         "puzzle_identifiers": torch.zeros(len(puzzles), dtype=torch.int32),
@@ -55,7 +61,7 @@ def run(arguments: list[str]) -> int:
     for i, puzzle in enumerate(puzzles):
         last = int(done.stopped_at[i])
         answers = [decode_answer(step) for step in done.predictions[:last, i]]
-        trained = loaded.model.halting.needs_next_q
+        trained = loaded.model.halting.values_going_on
         q_continue = done.q_continue[:last, i].tolist() if trained else None
         q_halt = done.q_halt[:last, i].tolist()
         limit = loaded.model.config.halt_max_steps
@@ -81,31 +87,31 @@ def model_shape(loaded: LoadedRun) -> Shape:
     """The board that the model was trained on."""
     shape = shape_of(loaded.sizes["seq_len"], loaded.sizes["vocab_size"])
     if shape is None:
-        raise UserError(f"{loaded.path}: this model was not trained on Sudoku")
+        raise UserError(f"{loaded.path}: this model was not trained on Sudoku of this size")
     return shape
 
 
-def read_puzzles(given: list[str], shape: Shape) -> tuple[bool, np.ndarray]:
-    """Whether a file was given, and the boards (count, cells) of digits, 0 for a blank."""
+def read_puzzles(given: list[str]) -> tuple[bool, np.ndarray]:
+    """Whether a file was given, and the boards (count, cells), all of one size, as digits, 0 for a
+    blank."""
     path = Path(given[0])
     from_file = len(given) == 1 and _is_file(path)
     try:
         texts = path.read_text().split("\n") if from_file else ["".join(given)]
     except UnicodeDecodeError:
         raise UserError(f"{path}: is not text; a file of puzzles has one a line") from None
-    boards = []
+    boards: list[np.ndarray] = []
     for number, text in enumerate(texts, start=1):
         if from_file and not text.strip():
             continue
         where = f"{path}, line {number}: " if from_file else "PUZZLE: "
         try:
-            found, digits = parse_puzzle(text)
+            _, digits = parse_puzzle(text)
         except UserError as error:
             raise UserError(f"{where}{error}") from None
-        if found.n != shape.n:
+        if boards and len(digits) != len(boards[0]):
             raise UserError(
-                f"{where}{len(digits)} cells, but the model solves {shape.n}x{shape.n}, "
-                f"{shape.cells} cells"
+                f"{where}{len(digits)} cells, but the puzzles above have {len(boards[0])}"
             )
         boards.append(digits)
     if not boards:

@@ -7,8 +7,8 @@ experiment, and the data's sizes). Nothing is pickled.
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,17 +17,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+import yaml
 from torch import Tensor
 from torch.optim import Optimizer
 
-from hrm.config import ExperimentConfig, build_model, validate
+from hrm.config import ExperimentConfig, validate
+from hrm.data.base import has_split, load_split
 from hrm.errors import UserError
 from hrm.models import ACTModel
+from hrm.models.pretrained import find, is_model_folder, load_pretrained, sizes_of
+from hrm.models.published import CONFIG_NAME
+from hrm.models.weights import (  # noqa: F401
+    FORMAT,
+    load_weights,
+    read_config,
+    read_json,
+    read_tensors,
+    save,
+)
 
 PREFIX = "step_"
-FORMAT = 1
 
 
 def write_text(path: Path, text: str) -> None:
@@ -41,32 +50,6 @@ def write_text(path: Path, text: str) -> None:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
-
-
-def save(
-    folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], objects: Mapping[str, Any]
-) -> None:
-    """Write `{name}.safetensors` and `{name}.json` files as one folder that appears at once."""
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}")
-    try:
-        aside.mkdir(parents=True)
-        for name, group in tensors.items():
-            # Copies: safetensors refuses tensors that share memory.
-            copies = {k: v.detach().cpu().contiguous().clone() for k, v in group.items()}
-            try:
-                save_file(copies, aside / f"{name}.safetensors")
-            except SafetensorError as error:  # Of a full disk too: it is no OSError.
-                raise UserError(f"{folder}: cannot be written ({error})") from None
-        for name, value in objects.items():
-            (aside / f"{name}.json").write_text(json.dumps(value, indent=1))
-        for file in aside.iterdir():
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
-        if folder.exists():  # An earlier try at the same step, equal to this one.
-            shutil.rmtree(folder)
-        aside.replace(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def optimizer_tensors(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -162,65 +145,24 @@ def exclusive(run: Path) -> Iterator[None]:
 
 
 def find_checkpoint(run: str | Path) -> Path:
-    """`RUN` of the commands: a run's folder (its newest checkpoint) or one checkpoint.
+    """What `RUN` of the commands stands for: a folder of weights, or a published file of them.
+
+    `run` is a run's folder (its newest checkpoint), a checkpoint, an exported model's folder, a
+    shipped model's name, USER/NAME on the hub, or a published file.
 
     Raises:
-        UserError: it is neither.
+        UserError: it is none of them.
     """
-    path = Path(run)
-    if (path / "config.json").is_file() and (path / "model.safetensors").is_file():
+    path = find(run)
+    if path.is_file() or is_model_folder(path):
         return path
-    if not path.is_dir():
-        raise UserError(f"{run}: no such folder; give a run's folder or one of its checkpoints")
     found = checkpoints(path)
     if not found:
         raise UserError(
-            f"{run}: holds no checkpoint; give a run's folder or one of its checkpoints"
+            f"{run}: holds no checkpoint; give a run's folder, one of its checkpoints or an "
+            "exported model"
         )
     return found[-1]
-
-
-def read_json(path: Path) -> Any:
-    """Raises UserError if the file is missing or no JSON."""
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path}: missing; this is not a whole checkpoint") from None
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        raise UserError(f"{path}: is not JSON; this is not a whole checkpoint") from None
-
-
-def read_config(checkpoint: Path) -> dict[str, Any]:
-    """A checkpoint's `config.json`. Raises UserError if it is not what `save` was given."""
-    path = checkpoint / "config.json"
-    saved = read_json(path)
-    kinds = {"experiment": dict, "sizes": dict, "step": int, "data_root": str}
-    whole = isinstance(saved, dict) and saved.get("format") == FORMAT
-    if not whole or any(not isinstance(saved.get(k), kind) for k, kind in kinds.items()):
-        raise UserError(f"{path}: is not the configuration of a checkpoint")
-    return saved
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Raises UserError if the file is missing or no safetensors file."""
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: missing; this is not a whole checkpoint") from None
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: is not a safetensors file ({error})") from None
-
-
-def load_weights(model: torch.nn.Module, weights: Mapping[str, Tensor], source: Path) -> None:
-    """Load all weights; UserError if names or shapes are another architecture's."""
-    mine = model.state_dict()
-    missing, extra = sorted(mine.keys() - weights.keys()), sorted(weights.keys() - mine.keys())
-    shapes = [k for k in mine.keys() & weights.keys() if mine[k].shape != weights[k].shape]
-    if missing or extra or shapes:
-        name = (missing + extra + sorted(shapes))[0]
-        kind = "is missing" if missing else "is unknown" if extra else "has another shape"
-        raise UserError(f"{source}: belongs to another architecture: tensor {name} {kind}")
-    model.load_state_dict(dict(weights))
 
 
 @dataclass
@@ -228,27 +170,57 @@ class LoadedRun:
     """A trained model ready for evaluation."""
 
     model: ACTModel
-    config: ExperimentConfig
+    config: ExperimentConfig | None
+    """None for a model that `hrm train` has not trained."""
     path: Path
     step: int
     data_root: Path
-    """The data set it was trained on."""
+    """The data set it was trained on; empty if unknown."""
     sizes: dict[str, int]
     """`seq_len`, `vocab_size` and `num_puzzle_identifiers` of that data, and `batch_size`."""
 
 
-def load_run(run: str | Path, device: torch.device | str = "cpu") -> LoadedRun:
-    """The model of a run or checkpoint, in evaluation mode; averaged weights where there are any.
+def load_run(
+    run: str | Path, device: torch.device | str = "cpu", *, seq_len: int | None = None
+) -> LoadedRun:
+    """The model that `run` stands for (`find_checkpoint`), in evaluation mode; averaged weights
+    where there are any.
+
+    Args:
+        seq_len: tokens of a sequence, for a published file, whose weights may not show it; None:
+            as the data set of its training has it, if that is here.
 
     Raises:
         UserError: no checkpoint, or not a whole one.
     """
     path = find_checkpoint(run)
+    if path.is_file():
+        return _load_file(path, device, seq_len)
     saved = read_config(path)
-    config = validate(saved["experiment"])
-    model = build_model(config.arch, **saved["sizes"])
-    averaged = path / "ema.safetensors"
-    source = averaged if averaged.is_file() else path / "model.safetensors"
-    load_weights(model, read_tensors(source), source)
-    model.to(device).eval()
+    experiment = saved["experiment"]
+    config = None if experiment.keys() == {"arch"} else validate(experiment)
+    model = load_pretrained(path).to(device)
     return LoadedRun(model, config, path, saved["step"], Path(saved["data_root"]), saved["sizes"])
+
+
+def _load_file(path: Path, device: torch.device | str, seq_len: int | None) -> LoadedRun:
+    root = _data_of(path)
+    if seq_len is None and root != Path() and has_split(root, "test"):
+        seq_len = load_split(root, "test").metadata.seq_len
+    known: dict[str, Any] = {} if seq_len is None else {"seq_len": seq_len}
+    model = load_pretrained(path, **known).to(device)
+    step = re.search(r"step_(\d+)", path.name)
+    return LoadedRun(model, None, path, int(step[1]) if step else 0, root, sizes_of(model))
+
+
+def _data_of(path: Path) -> Path:
+    """The data set of a published file's training; empty if its settings do not say."""
+    try:
+        values = yaml.safe_load(path.with_name(CONFIG_NAME).read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):  # load_published tells of it.
+        return Path()
+    if not isinstance(values, Mapping):
+        return Path()
+    several = values.get("data_paths") or [values.get("data_path")]  # TRM, HRM
+    first = several[0] if isinstance(several, list) else None
+    return Path(first) if isinstance(first, str) else Path()
