@@ -117,6 +117,9 @@ class ExperimentConfig(OptimizerConfig):
     resume: bool = False
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    compile: bool | Literal["auto"] = "auto"
+    """Layers through torch.compile. `auto`: on a GPU yes; on a CPU, in runs of more than ten
+    minutes, if a short measurement on this machine finds them faster."""
     progress: bool = True
     plots: bool = True
     tensorboard: bool = False

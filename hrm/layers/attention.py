@@ -1,13 +1,45 @@
-"""Multi-head self-attention over all positions (no mask), on PyTorch's own fused kernel."""
+"""Multi-head self-attention over all positions (no mask)."""
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from hrm.layers.casted import CastedLinear
 from hrm.layers.rotary import RotaryEmbedding, apply_rotary
+
+EXPLICIT_POSITIONS = 128
+"""Up to so many positions a CPU computes half-precision attention by `explicit_attention`. Its
+fused kernel's backward pass in bfloat16 takes four to eight times as long there; beyond, the fused
+one wins, since it never writes the weights out."""
+
+
+def explicit_attention(
+    q: Float[Tensor, "batch positions heads head_dim"],
+    k: Float[Tensor, "batch positions heads head_dim"],
+    v: Float[Tensor, "batch positions heads head_dim"],
+) -> Float[Tensor, "batch positions heads head_dim"]:
+    """`softmax(q k^T / sqrt(head_dim)) v` as two batched products, the softmax in float32.
+
+    The twin of `fused_attention`.
+    """
+    batch, positions, heads, head_dim = q.shape
+    q, k, v = (t.transpose(1, 2).reshape(batch * heads, positions, head_dim) for t in (q, k, v))
+    scores = torch.bmm(q, k.transpose(1, 2)).to(torch.float32) * head_dim**-0.5
+    out = torch.bmm(scores.softmax(-1).to(v.dtype), v)
+    return out.view(batch, heads, positions, head_dim).transpose(1, 2)
+
+
+def fused_attention(
+    q: Float[Tensor, "batch positions heads head_dim"],
+    k: Float[Tensor, "batch positions heads head_dim"],
+    v: Float[Tensor, "batch positions heads head_dim"],
+) -> Float[Tensor, "batch positions heads head_dim"]:
+    """The same by PyTorch's fused kernel."""
+    q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
 
 
 class Attention(nn.Module):
@@ -30,5 +62,8 @@ class Attention(nn.Module):
         if rotary is not None:
             qk = apply_rotary(qk, rotary)
         q, k = qk.chunk(2, dim=2)
-        out = F.scaled_dot_product_attention(*(t.transpose(1, 2) for t in (q, k, v)))
-        return self.o_proj(out.transpose(1, 2).reshape(batch, positions, width))
+        explicit = (
+            x.device.type == "cpu" and x.dtype != torch.float32 and positions <= EXPLICIT_POSITIONS
+        )
+        out = (explicit_attention if explicit else fused_attention)(q, k, v)
+        return self.o_proj(out.reshape(batch, positions, width))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -65,8 +66,21 @@ class Block(nn.Module):
         return rms_norm(x + self.mlp(x), self.eps)
 
 
+_compiled: dict[type[nn.Module], Callable[..., Tensor]] = {}
+
+
+def compiled_forward(kind: type[nn.Module]) -> Callable[..., Tensor]:
+    """`kind.forward` compiled, once for all layers of that kind: their weights are its inputs."""
+    if kind not in _compiled:
+        _compiled[kind] = torch.compile(kind.forward, dynamic=False)
+    return _compiled[kind]
+
+
 class ReasoningModule(nn.Module):
     """A level: the injection is added to the state, then the layers follow."""
+
+    compiled = False
+    """Layers run compiled (`ACTModel.compile_layers`)."""
 
     def __init__(self, layers: list[nn.Module]) -> None:
         super().__init__()
@@ -77,7 +91,8 @@ class ReasoningModule(nn.Module):
     ) -> Tensor:
         x = state + injection
         for layer in self.layers:
-            x = layer(x, rotary)
+            run = partial(compiled_forward(type(layer)), layer) if self.compiled else layer
+            x = run(x, rotary)
         return x
 
 
@@ -208,6 +223,8 @@ class ACTModel(nn.Module):
 
     config_type: ClassVar[type[TokenModelConfig]]
     inner_type: ClassVar[type[Inner]]
+    calibration: dict[str, Any] | None = None
+    """The record of `hrm calibrate` that chose `halting`; None: it is the configured policy."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -220,6 +237,16 @@ class ACTModel(nn.Module):
     def puzzle_emb(self) -> CastedSparseEmbedding:
         """The sparse puzzle embedding; AttributeError when `puzzle_emb_ndim` is 0."""
         return self.inner.puzzle_emb
+
+    def compile_layers(self, compiled: bool = True) -> None:
+        """Run the layers through `torch.compile`, or no longer.
+
+        Elementwise work between the matrix products is fused. The first step of each batch shape
+        takes half a minute on a CPU, which needs a C++ compiler.
+        """
+        for module in self.modules():
+            if isinstance(module, ReasoningModule):
+                module.compiled = compiled
 
     def initial_carry(
         self,
@@ -317,9 +344,7 @@ class ACTModel(nn.Module):
             return halting.look_back(before, outputs, steps == 1, is_last)
         return {}
 
-    def _fresh_extra(
-        self, halting: Halting, slots: int, device: torch.device
-    ) -> dict[str, Tensor]:
+    def _fresh_extra(self, halting: Halting, slots: int, device: torch.device) -> dict[str, Tensor]:
         """What a new sequence's slot keeps for the policy and the model."""
         extra = halting.fresh_extra(slots, device)
         if halting.looks_back:

@@ -66,13 +66,18 @@ class Dynamics(ABC):
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """The inverse of `tensors`."""
 
-    def _empty_carry(self, slots: int, first_slot: int) -> Carry:
+    def example(self, slots: int | None = None) -> dict[str, Tensor]:
+        """A batch of zeros; of as many slots as a forward sees by default."""
+        slots = self.slices[0].stop if slots is None else slots
         length = self.model.config.seq_len
-        example = {
+        return {
             "inputs": torch.zeros(slots, length, dtype=torch.int32, device=self.device),
             "labels": torch.zeros(slots, length, dtype=torch.int32, device=self.device),
             "puzzle_identifiers": torch.zeros(slots, dtype=torch.int32, device=self.device),
         }
+
+    def _empty_carry(self, slots: int, first_slot: int) -> Carry:
+        example = self.example(slots)
         return self.model.initial_carry(example, seed=self.seed, first_slot=first_slot)
 
     def _backward(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from hrm.errors import UserError
 from hrm.inference.evaluate import check_fits, evaluate_split
 from hrm.models import ACTModel
 from hrm.training import checkpoint
+from hrm.training.compiling import decide_compile
 from hrm.training.dynamics import DYNAMICS
 from hrm.training.ema import EMA
 from hrm.training.metrics import MetricsLog, Sums, read_metrics
@@ -95,6 +97,7 @@ class Trainer:
             device=self.device,
         )
         self.warmup = self._shortened_warmup()
+        self.compiled = config.compile is True
         self.sums = Sums()
         self.step = 0
         self.train_s = 0.0
@@ -279,6 +282,7 @@ class Trainer:
             "state": {
                 "step": self.step,
                 "train_s": self.train_s,
+                "compiled": self.compiled,
                 "finished": self.finished,
                 "goal_reached": self.goal_reached,
                 "feeder": self.feeder.state_dict(),
@@ -311,6 +315,15 @@ class Trainer:
             self._load(found[-1])
         else:
             self._write_config()
+            if self.config.compile == "auto":
+                self.compiled = decide_compile(
+                    self.model,
+                    self.dynamics.example(),
+                    self.config.loss,
+                    planned_updates(self.config, self.feeder.planned),
+                    self.config.stop_after_s or math.inf,
+                )
+        self.model.compile_layers(self.compiled)
         self.log.keep_until(self.step)
 
     def _write_config(self) -> None:
@@ -347,6 +360,8 @@ class Trainer:
         torch.set_rng_state(tensors["random"])
         self.step = self.last_saved = int(state["step"])
         self.train_s = float(state["train_s"])
+        # Decided once: the other way rounds otherwise, and a resumed run is the same bit for bit.
+        self.compiled = bool(state["compiled"])
         # A longer max_steps, more epochs or another goal reopen a run that had ended.
         goal = self.config.stop_at_exact_accuracy
         self.goal_reached = state["goal_reached"]
