@@ -42,19 +42,23 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "halt_max_steps=1": ("arch.halt_max_steps=1", "arch.train_max_steps=1", "step_curriculum=[]"),
     "TRM (attention)": ("arch=trm_small",),
 }
-COMMON = ("lr_schedule=constant", "lr=2e-3", "step_curriculum=[[300,4]]", "eval_split=test")
+COMMON = ("lr_schedule=constant", "eval_split=test", "log_every_steps=50", "plots=false")
 TASKS: dict[str, dict[str, Any]] = {
     "4x4": {
         "prepare": ("--size", "4", "--count", "2900", "--val-count", "500"),
-        "settings": (),
+        "settings": ("experiment=sudoku_4x4_hrm", "lr=2e-3", "step_curriculum=[[300,4]]"),
         "updates": 600,
         "every": 50,
     },
     "6x6": {
-        # Few blanks, small batches and one layer a level: what HRM learns here in a minute.
-        "prepare": ("--size", "6", "--blanks", "8", "--count", "20000", "--val-count", "500"),
-        "settings": ("arch.L_layers=1", "global_batch_size=16"),
-        "updates": 1000,
+        "prepare": ("--size", "6", "--blanks", "10", "--count", "20000", "--val-count", "500"),
+        "settings": (
+            "experiment=sudoku_6x6",
+            "arch=hrm_small",
+            "arch.halt_exploration_prob=0.1",
+            "lr=1e-3",
+        ),
+        "updates": 700,
         "every": 100,
     },
 }
@@ -85,11 +89,8 @@ def train(root: Path, task: str, variant: str, seed: int, seconds: float | None)
         *spec["settings"],
         *VARIANTS[variant],
         f"eval_every_steps={spec['every']}",
-        "log_every_steps=50",
-        "plots=false",
     )
-    shown = ("experiment=sudoku_4x4_hrm", *settings)
-    command = (*shown, f"data.path={root / task}", "data.prepare=null", f"out={out}")
+    command = (*settings, f"data.path={root / task}", "data.prepare=null", f"out={out}")
     hrm("train", *command, f"max_steps={spec['updates']}")
     rows = evaluations(out)
     if seconds is not None and rows[-1]["time/train_s"] < seconds:
@@ -103,7 +104,7 @@ def train(root: Path, task: str, variant: str, seed: int, seconds: float | None)
         "task": task,
         "variant": variant,
         "seed": seed,
-        "command": "hrm train " + " ".join(shown) + f" max_steps={spec['updates']}",
+        "command": "hrm train " + " ".join(settings) + f" max_steps={spec['updates']}",
         "seconds_an_update": at_updates["time/train_s"] / spec["updates"],
         "equal_updates": figures(at_updates),
         "equal_compute": figures(at_seconds),
