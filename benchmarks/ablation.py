@@ -59,7 +59,7 @@ TASKS: dict[str, dict[str, Any]] = {
             "lr=1e-3",
         ),
         "updates": 700,
-        "every": 100,
+        "every": 175,
     },
 }
 FIGURES = {
