@@ -60,9 +60,10 @@ def drift(axes: plt.Axes) -> None:
                 right = torch.rand(64, 4) < rates
                 shaken = q_go[1:] + torch.randn(3)  # as values differ from state to state
                 loss = act_halt(q_halt.repeat(64), right.flatten()).sum() / 64
-                loss = loss + act_continue(
-                    q_go[:3], continue_target(q_halt[1:], shaken, is_last)
-                ).sum()
+                loss = (
+                    loss
+                    + act_continue(q_go[:3], continue_target(q_halt[1:], shaken, is_last)).sum()
+                )
                 loss = loss + act_continue(q_go[3:], q_go[2:3].sigmoid()).sum()
                 optimizer.zero_grad()
                 loss.backward()

@@ -4,9 +4,10 @@
 
 Width 512, 81 tokens, batch 16, bfloat16: HRM (2x2 cycles, 4 layers a level, bootstrapped continue
 target), TRM with attention and TRM-MLP (3x6 cycles, 2 layers), each a whole update: forward, loss,
-backward, AdamW. Operations are those of matrix products, counted from the model by
-`torch.utils.flop_counter`; the rate is that of one bfloat16 product of the largest shape in a step,
-measured in the same run between the updates. Writes results/full_size_step.json and .md.
+backward, AdamW. Operations are those of matrix products and attention, counted from the model; the
+rate is that of one bfloat16 product of the largest shape in a step, measured in the same run
+between the updates. Writes results/full_size_step.json and .md. `hrm bench train` measures the same
+of any setting.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from machine import stamp
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor
 
+from hrm.benchmarking.measure import in_turns
+from hrm.benchmarking.products import Product, count_products
+from hrm.config import TokenLoss
 from hrm.models import TRM, ACTModel, HRMACTv1
 from hrm.training.losses import step_loss
 
@@ -55,36 +58,31 @@ def models() -> dict[str, ACTModel]:
 
 
 class Update:
-    """One persistent update of a model on random rows."""
+    """One persistent update of a model on random rows, AdamW; returns the mean loss of a row."""
 
-    def __init__(self, model: ACTModel) -> None:
-        self.model = model.train()
+    def __init__(self, model: ACTModel, loss: TokenLoss = "stablemax") -> None:
+        self.model, self.loss = model.train(), loss
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
-        tokens = torch.randint(1, VOCAB, (BATCH, LENGTH), dtype=torch.int32)
-        ids = torch.zeros(BATCH, dtype=torch.int32)
-        self.batch = {"inputs": tokens, "labels": tokens, "puzzle_identifiers": ids}
+        self.batch = random_batch(model)
         self.carry = model.initial_carry(self.batch, seed=0)
 
-    def __call__(self) -> None:
+    def __call__(self) -> Tensor:
         self.carry, outputs = self.model(self.carry, self.batch)
-        loss = step_loss(outputs, self.carry, self.model.halting, "stablemax").loss / BATCH
+        total = step_loss(outputs, self.carry, self.model.halting, self.loss).loss
+        loss = total / self.model.config.batch_size
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
+        return loss.detach()
 
 
-def seconds(work: Any) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
-
-
-def product_rate(repeats: int = 20) -> float:
-    """Operations a second of a (tokens x width) by (width x 2 * inner) bfloat16 product."""
-    a = torch.randn(BATCH * LENGTH, WIDTH, dtype=torch.bfloat16)
-    b = torch.randn(2 * 1536, WIDTH, dtype=torch.bfloat16)
-    taken = seconds(lambda: [torch.nn.functional.linear(a, b) for _ in range(repeats)])
-    return 2 * a.numel() * b.shape[0] * repeats / taken
+def random_batch(model: ACTModel) -> dict[str, Tensor]:
+    """Rows that are their own answers: a benchmark learns nothing."""
+    config, generator = model.config, torch.Generator().manual_seed(0)
+    shape = (config.batch_size, config.seq_len)
+    tokens = torch.randint(1, config.vocab_size, shape, generator=generator, dtype=torch.int32)
+    ids = torch.zeros(config.batch_size, dtype=torch.int32)
+    return {"inputs": tokens, "labels": tokens, "puzzle_identifiers": ids}
 
 
 def main() -> None:
@@ -94,22 +92,22 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     updates = {name: Update(model) for name, model in models().items()}
-    flops = {}
+    counted = {}
     for name, update in updates.items():
         update()
-        with FlopCounterMode(display=False) as counter:
-            update()
-        flops[name] = counter.get_total_flops()
-    product_rate()
-    times: dict[str, list[float]] = {name: [] for name in updates}
-    rates: list[float] = []
-    for _ in range(options.repeats):  # Interleaved, so that a slow moment hits all alike.
-        for name, update in updates.items():
-            rates.append(product_rate())
-            times[name].append(seconds(update))
+        counted[name] = count_products(update)
+    product = Product(counted["HRM"].largest, torch.bfloat16, torch.device("cpu"))
+    product.warm_up()
+    # Before each update the product, and all in turns: a slow moment hits all alike.
+    works: dict[str, Callable[[], object]] = {}
+    for name, update in updates.items():
+        works |= {f"product before {name}": product, name: update}
+    times = in_turns(works, options.repeats, torch.device("cpu"))
+    rates = [product.operations / t for name in updates for t in times[f"product before {name}"]]
     rate = statistics.median(rates)
     runs = []
-    for name, taken in times.items():
+    for name in updates:
+        taken, flops = times[name], counted[name].operations
         middle = statistics.median(taken)
         before, share_before = PUBLISHED[name]
         runs.append(
@@ -119,8 +117,8 @@ def main() -> None:
                 "seconds_an_update": middle,
                 "spread": [min(taken), max(taken)],
                 "updates_per_s": 1 / middle,
-                "operations": flops[name],
-                "gemm_share": flops[name] / middle / rate,
+                "operations": flops,
+                "gemm_share": flops / middle / rate,
                 "published_seconds": before,
                 "published_share": share_before,
             }

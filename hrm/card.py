@@ -14,6 +14,7 @@ _PAPERS = {
     "HRM": "Wang et al. 2025, arXiv:2506.21734",
     "TRM": "Jolicoeur-Martineau 2025, arXiv:2510.04871",
 }
+_HALTS = {"fixed": ".", "convergence": " and stops when they no longer change it."}
 _SUDOKU_IN_PYTHON = """
 ```python
 import torch
@@ -68,10 +69,10 @@ def model_card(
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n# {name.rpartition('/')[2]}\n",
         f"{kind} ({_PAPERS[family]}) with {record['parameters']:,} parameters for {_task(shape)}. "
         f"It refines its answer in up to {config.halt_max_steps} steps"
-        + ("." if config.halting == "fixed" else " and says itself when the answer is right.")
+        + _HALTS.get(config.halting, " and says itself when the answer is right.")
         + "\n",
         _use(name, shape, puzzle),
-        _figures(record["test"]),
+        _figures(record["test"]) + _calibration(model),
         _training(record),
         _limits(shape, record),
         "## Licence\n\n"
@@ -108,6 +109,16 @@ def _figures(test: Mapping[str, Any]) -> str:
     return (
         f"## Figures\n\nOn the {count:,} rows of the `{test['split']}` split of `{test['data']}`, "
         f"by `hrm evaluate`.\n\n| | |\n|---|---|\n{table}"
+    )
+
+
+def _calibration(model: ACTModel) -> str:
+    if (made := model.calibration) is None:
+        return ""
+    at = "never early" if made["threshold"] is None else f"threshold {made['threshold']:.4g}"
+    return (
+        f"\nWhen it halts was chosen by `hrm calibrate`: stopper `{made['stopper']}`, {at}, "
+        f"temperature {made['temperature']:.3g}.\n"
     )
 
 

@@ -17,6 +17,10 @@ COMMANDS = {
     "train": "train a model (settings are key=value)",
     "evaluate": "figures of a trained model on held-out puzzles",
     "solve": "solve puzzles and show every step",
+    "export": "write a trained model as a folder with a model card, or put it on the hub",
+    "calibrate": "choose when a trained model halts: fewest steps for a loss allowed",
+    "diagnose": "residuals by cycle, and truncated against whole gradients",
+    "bench": "updates and served puzzles a second, beside what the machine can do",
 }
 """Each command is `hrm.commands.NAME.run(arguments)`, imported when it is called."""
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from hrm.errors import UserError
 
-FILES = ("config.json", "model.safetensors", "metrics.json", "README.md")
+FILES = ("config.json", "model.safetensors", "metrics.json", "calibration.json", "README.md")
 """What an exported model is made of, and all that is downloaded."""
 
 _PART = r"[A-Za-z0-9][\w.-]*"

@@ -232,3 +232,233 @@ def _save(figure: Figure, path: Path) -> None:
             beside.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+_LEVEL_COLORS = {"H": _ORANGE, "L": _BLUE}
+_GROUPS = {
+    "all": ("all parameters", _GREY, "--"),
+    "H_level": ("H level", _ORANGE, "-"),
+    "L_level": ("L level", _BLUE, "-"),
+    "embeddings": ("embeddings", _GREEN, "-"),
+}
+
+
+def plot_residuals(figures: Mapping[str, Any], path: Path, trained_steps: int) -> None:
+    """Residuals of both levels, cycle by cycle, on a logarithmic axis.
+
+    Args:
+        figures: of `hrm.inference.residuals.summarise_convergence`. A residual of 0 has no place on
+            the axis and is left out.
+        trained_steps: the model's step limit, marked where the figures go beyond it.
+    """
+    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+    axes = figure.subplots()
+    cycles, steps = figures["cycles"], figures["steps"]
+    for level, quantiles in sorted(figures["residual_quantiles"].items()):
+        ends = [(i + 1) / len(cycles) for i, name in enumerate(cycles) if name == level]
+        at = np.add.outer(np.arange(steps), ends).ravel()
+        low, middle, high = (
+            _positive(np.ravel(quantiles[name])) for name in ("q10", "median", "q90")
+        )
+        color = _LEVEL_COLORS.get(level, _GREEN)
+        axes.fill_between(at, low, high, color=color, alpha=0.18, linewidth=0)
+        marker = "o" if len(at) <= _SMOOTH_FROM else ""
+        axes.plot(
+            at, middle, color=color, marker=marker, markersize=3.5, label=f"{level} level, median"
+        )
+    axes.fill_between([], [], color=_GREY, alpha=0.25, linewidth=0, label="10 to 90 % of sequences")
+    axes.set_yscale("log")
+    axes.axhline(
+        figures["tolerance"],
+        color=_GREY,
+        linestyle=":",
+        label=f"counts as a fixed point: {figures['tolerance']:g}",
+    )
+    axes.set_xlim(0, steps)
+    axes.set_xlabel("Steps taken (a point is a cycle)")
+    axes.set_ylabel("Residual |z_new - z_old| / |z_new|")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _mark_limit(axes, trained_steps, steps)
+    _tidy(axes, "both")
+    figure.legend(loc="outside upper center", ncols=3, frameon=False)
+    _save(figure, path)
+
+
+def plot_prediction_changes(figures: Mapping[str, Any], path: Path, trained_steps: int) -> None:
+    """Share of predictions that a step changes, and exact accuracy after it; arguments as above."""
+    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+    axes = figure.subplots()
+    steps = np.arange(1, figures["steps"] + 1)
+    tokens = _numbers(figures["changed_tokens"]) / figures["seq_len"]
+    for values, label, color in (
+        (figures["accuracy_by_step"], "exactly right", _BLUE),
+        (_numbers(figures["changed_sequences"]), "sequences changed", _ORANGE),
+        (tokens, "tokens changed", _GREEN),
+    ):
+        axes.plot(steps, values, color=color, marker="o", markersize=4, label=label, clip_on=False)
+    axes.set_xlabel("Step")
+    axes.set_ylabel("Share")
+    axes.set_ylim(0, 1)
+    axes.set_xlim(0.6, len(steps) + 0.4)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _mark_limit(axes, trained_steps, len(steps))
+    _tidy(axes, "both")
+    figure.legend(loc="outside upper center", ncols=4, frameon=False)
+    _save(figure, path)
+
+
+def plot_gradient_truncation(figures: Mapping[str, Any], path: Path, trained_steps: int) -> None:
+    """Cosine of truncated to whole gradients: over cycles with gradient, and as trained over steps.
+
+    Args:
+        figures: of `hrm.training.gradient_truncation.gradient_truncation`.
+        trained_steps: the model's step limit. Over cycles a line is the mean over the steps up to
+            it and its band goes from the lowest of them to the highest.
+    """
+    figure = Figure(figsize=(12, 4.3), layout="constrained")
+    over_cycles, within, through = figure.subplots(1, 3, sharey=True)
+    steps, column = np.asarray(figures["steps"]), figures["grad_cycles"] - 1
+    for axes, reference in (
+        (over_cycles, "to_all_cycles"),
+        (within, "to_all_cycles"),
+        (through, "to_all_steps"),
+    ):
+        for group, rows in figures[reference]["cosine"].items():
+            label, color, style = _GROUPS[group]
+            table = np.array([_numbers(row) for row in rows])
+            if axes is over_cycles:
+                table = table[steps <= trained_steps]
+                at, values = np.arange(1, figures["cycles"] + 1), table.mean(0)
+                axes.fill_between(
+                    at, table.min(0), table.max(0), color=color, alpha=0.1, linewidth=0
+                )
+            else:
+                at, values = steps, table[:, column]
+            axes.plot(at, values, style, color=color, marker="o", markersize=4, clip_on=False)
+            if axes is within:
+                axes.lines[-1].set_label(label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _tidy(axes, "both")
+    # The axes share it, so it is set when all is drawn.
+    over_cycles.set_ylim(min(0, over_cycles.get_ylim()[0]), 1)
+    trained = f"as trained: the last {figures['grad_cycles']}"
+    over_cycles.axvline(
+        figures["grad_cycles"], color="black", linestyle=":", linewidth=1.2, label=trained
+    )
+    over_cycles.set_xlabel("Last cycles of a step with gradient")
+    over_cycles.set_ylabel("Cosine")
+    over_cycles.set_title("To all cycles of the step, by cycles", fontsize="medium")
+    within.set_title("To all cycles of the step, as trained", fontsize="medium")
+    through.set_title("To all steps from the first, as trained", fontsize="medium")
+    for axes in (within, through):
+        axes.set_xlabel("Step")
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    _mark_limit(within, trained_steps, int(steps[-1]))
+    if trained_steps < steps[-1]:
+        through.axvline(trained_steps, color="black", linestyle="--", linewidth=1)
+    figure.legend(loc="outside upper center", ncols=6, frameon=False)
+    _save(figure, path)
+
+
+def plot_diagnosis(figures: Mapping[str, Any], folder: Path) -> list[Path]:
+    """The plots of `hrm diagnose`'s figures; returns the files."""
+    limit = figures["halt_max_steps"]
+    files = [folder / "residuals.png", folder / "prediction_changes.png"]
+    plot_residuals(figures, files[0], limit)
+    plot_prediction_changes(figures, files[1], limit)
+    if figures["gradient"] is not None:
+        files.append(folder / "gradient_truncation.png")
+        plot_gradient_truncation(figures["gradient"], files[2], limit)
+    return files
+
+
+def _numbers(values: Sequence[float | None]) -> np.ndarray:
+    """None becomes nan, which leaves a gap in a line."""
+    return np.array([math.nan if value is None else value for value in values])
+
+
+def _positive(values: np.ndarray) -> np.ndarray:
+    return np.where(values > 0, values, math.nan)
+
+
+def _mark_limit(axes: Axes, limit: int, steps: int) -> None:
+    if limit < steps:
+        axes.axvline(
+            limit, color="black", linestyle="--", linewidth=1, label=f"step limit: {limit}"
+        )
+
+
+_STOPPER_LINES = {
+    "q": (_BLUE, "-"),
+    "confirm": (_BLUE, "--"),
+    "lead": ("#7a4fa3", "-"),
+    "convergence": (_GREEN, "-"),
+    "second_difference": (_GREEN, "--"),
+    "unchanged": ("#b03a5b", ":"),
+}
+
+
+def plot_frontiers(record: Mapping[str, Any], path: Path) -> None:
+    """Exact accuracy over mean steps: each stopper, fixed depths, the oracle, and what was chosen.
+
+    On the left all of it, on the right where the choices lie.
+
+    Args:
+        record: of `hrm.inference.calibration.calibrate`.
+    """
+    figure = Figure(figsize=(12, 4.6), layout="constrained")
+    whole, near = figure.subplots(1, 2)
+    for axes in (whole, near):
+        _draw_frontiers(axes, record)
+        axes.set_xlabel("Mean steps")
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        _tidy(axes, "both")
+    whole.set_title("Accuracy over mean steps", fontsize="medium")
+    whole.set_ylabel(f"Exactly right, of {record['count']:,} rows")
+    whole.set_xlim(1 - 0.03 * record["max_steps"], 1.03 * record["max_steps"])
+    near.set_title("Near the choice", fontsize="medium")
+    _zoom(near, record)
+    figure.legend(*whole.get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    _save(figure, path)
+
+
+def _draw_frontiers(axes: Axes, record: Mapping[str, Any]) -> None:
+    fixed = np.array(record["fixed_depth"])[:, 1:]
+    axes.plot(*fixed.T, color=_GREY, marker="s", markersize=4, label="fixed depth")
+    for name, stopper in record["stoppers"].items():
+        color, style = _STOPPER_LINES.get(name, ("black", "-."))
+        points = np.array([point[1:] for point in stopper["frontier"]])
+        marker = "." if len(points) <= record["max_steps"] else ""
+        axes.plot(*points.T, linestyle=style, marker=marker, color=color, label=name)
+    least = record["last_step"]["exact_accuracy"] - record["loss_points"] / 100
+    allowed = f"{record['loss_points']:g} points lost"
+    axes.axhline(least, color=_GREY, linestyle=":", linewidth=1, label=allowed)
+    chosen = f"chosen: {record['stopper']}"
+    ring = {"markersize": 12, "markerfacecolor": "none", "markeredgewidth": 2}
+    for key, marker, color, label, shape in (
+        ("before", "D", _ORANGE, "as trained", {"markersize": 6}),
+        ("oracle", "*", "black", "oracle", {"markersize": 11}),
+        ("after", "o", _ORANGE, chosen, ring),
+    ):
+        at = record[key]["mean_steps"], record[key]["exact_accuracy"]
+        axes.plot(*at, marker, color=color, label=label, zorder=4, **shape)
+
+
+def _zoom(axes: Axes, record: Mapping[str, Any]) -> None:
+    """To the oracle, the policy as trained and what each stopper would choose."""
+    marked = [
+        (record[key]["mean_steps"], record[key]["exact_accuracy"])
+        for key in ("before", "after", "oracle")
+    ]
+    marked += [
+        tuple(stopper["chosen"][1:])
+        for stopper in record["stoppers"].values()
+        if stopper["chosen"][0] is not None
+    ]
+    (left, low), (right, high) = np.min(marked, axis=0), np.max(marked, axis=0)
+    margin, room = max(0.1 * (right - left), 0.05), max(0.15 * (high - low), 0.002)
+    axes.set_xlim(left - margin, right + margin)
+    axes.set_ylim(low - room, high + room)

@@ -14,8 +14,12 @@ from hrm.data.sudoku import Shape, decode, encode, parse_puzzle, shape_of, to_te
 from hrm.device import pick_device
 from hrm.display import judge, sudoku_trace
 from hrm.errors import UserError
+from hrm.inference.engine import Engine
 from hrm.inference.loop import Trajectory, solve
 from hrm.training.checkpoint import LoadedRun, load_run
+
+SLOTS = 256
+"""Puzzles of a file that are solved at once."""
 
 
 def run(arguments: list[str]) -> int:
@@ -52,7 +56,10 @@ def run(arguments: list[str]) -> int:
         "puzzle_identifiers": torch.zeros(len(puzzles), dtype=torch.int32),
     }
     device = next(loaded.model.parameters()).device
-    done = solve(loaded.model, {k: v.to(device) for k, v in batch.items()}, options.halting)
+    if options.halting == "adaptive":
+        done = Engine(loaded.model, slots=min(len(puzzles), SLOTS)).trajectory(batch)
+    else:  # What the policy would do is known to the plain loop alone.
+        done = solve(loaded.model, {k: v.to(device) for k, v in batch.items()}, "max_steps")
     results = [result(done, i, shape, puzzles[i]) for i in range(len(puzzles))]
     if options.json:
         print_json({"puzzles": results} if from_file else results[0])

@@ -36,6 +36,8 @@ def masked_sum(
 class Halting(ABC):
     """A stopper: `decide` says after each step which slots halt, `losses` trains its head.
 
+    A policy gives `wants`; one that must remember earlier steps gives `fresh_memory` and `wish`.
+
     Args:
         max_steps: every sequence ends at this step at the latest (1 or more).
         exploration_prob: chance, in training, that halting is held back to a step drawn evenly
@@ -56,6 +58,8 @@ class Halting(ABC):
     """Whether the policy ever halts before `max_steps`."""
     wants_change = False
     """The policy reads `latent_change`: how far the high-level latent moved in the step."""
+    values_halting = True
+    """Whether `q_halt_logits` learn anything."""
     values_going_on = False
     """Whether `q_continue_logits` mean anything."""
 
@@ -75,9 +79,15 @@ class Halting(ABC):
         """The step at which every sequence ends."""
         return self.train_max_steps if training else self.max_steps
 
-    @abstractmethod
     def wants(self, outputs: dict[str, Tensor]) -> Bool[Tensor, " slots"]:
-        """The policy's own wish, before the step limit and exploration."""
+        """The wish of a policy without memory, before the step limit and exploration."""
+        raise NotImplementedError(f"{type(self).__name__} remembers earlier steps: call wish")
+
+    def wish(
+        self, outputs: dict[str, Tensor], extra: dict[str, Tensor]
+    ) -> tuple[Bool[Tensor, " slots"], dict[str, Tensor]]:
+        """The policy's own wish, before the step limit and exploration, and `extra` after it."""
+        return self.wants(outputs), extra
 
     @abstractmethod
     def losses(
@@ -106,8 +116,13 @@ class Halting(ABC):
 
     def fresh_extra(self, slots: int, device: torch.device) -> dict[str, Tensor]:
         """What the policy keeps per slot, as a new sequence has it."""
+        extra = self.fresh_memory(slots, device)
         if self.exploration == "per_episode":
-            return {MIN_STEPS: torch.zeros(slots, dtype=torch.int32, device=device)}
+            extra[MIN_STEPS] = torch.zeros(slots, dtype=torch.int32, device=device)
+        return extra
+
+    def fresh_memory(self, slots: int, device: torch.device) -> dict[str, Tensor]:
+        """What `wish` keeps per slot, as a new sequence has it."""
         return {}
 
     @torch.no_grad()
@@ -128,9 +143,10 @@ class Halting(ABC):
         """
         limit = self.limit(training)
         halted = steps >= limit
+        wanted, extra = self.wish(outputs, extra)
         if not (training or adaptive) or limit == 1 or not self.learned:
             return Decision(halted, rng, extra)
-        halted = halted | self.wants(outputs)
+        halted = halted | wanted
         if training and self.exploration_prob > 0:
             drawn, rng = self._draw_min_steps(rng)
             if self.exploration == "per_episode":

@@ -13,6 +13,7 @@ class Fixed(Halting):
     """Plain deep supervision; the Q-head is there and gets no gradient from halting."""
 
     learned = False
+    values_halting = False
 
     def wants(self, outputs: dict[str, Tensor]) -> Bool[Tensor, " slots"]:
         return torch.zeros_like(outputs["q_halt_logits"], dtype=torch.bool)

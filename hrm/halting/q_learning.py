@@ -62,7 +62,10 @@ def continue_target(
 
 
 class QLearning(Halting):
-    """Halts where `q_halt > q_continue`; strict, so the tie of an untrained head goes on."""
+    """Halts where `q_halt - q_continue > lead`; strict, so the tie of an untrained head goes on.
+
+    As published the lead is 0, which is `q_halt > q_continue`.
+    """
 
     values_going_on = True
 
@@ -73,15 +76,16 @@ class QLearning(Halting):
         exploration: Exploration = "per_step",
         train_max_steps: int | None = None,
         target: ContinueTarget = "bootstrap",
+        lead: float = 0.0,
     ) -> None:
         super().__init__(max_steps, exploration_prob, exploration, train_max_steps)
-        self.target = target
+        self.target, self.lead = target, lead
         self.looks_ahead = target in ("bootstrap", "pseudocode")
         self.learns_ahead = target == "pseudocode"
         self.looks_back = target == "next_step"
 
     def wants(self, outputs: dict[str, Tensor]) -> Bool[Tensor, " slots"]:
-        return outputs["q_halt_logits"] > outputs["q_continue_logits"]
+        return outputs["q_halt_logits"] - outputs["q_continue_logits"] > self.lead
 
     def look_ahead(
         self, ahead: dict[str, Tensor], is_last: Bool[Tensor, " slots"]

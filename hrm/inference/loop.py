@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
+from hrm.halting import Halting
 from hrm.models import ACTModel
 
 HaltingMode = Literal["max_steps", "adaptive"]
@@ -35,28 +37,55 @@ class Trajectory:
         return torch.where(self.wants.any(0), first, last).to(torch.int32)
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode within the block; afterwards each module is in the mode that it was in."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
 @torch.inference_mode()
 def solve(
-    model: ACTModel, batch: Mapping[str, Tensor], halting: HaltingMode = "max_steps"
+    model: ACTModel,
+    batch: Mapping[str, Tensor],
+    halting: HaltingMode = "max_steps",
+    *,
+    policy: Halting | None = None,
 ) -> Trajectory:
     """Run every row of `batch` (`inputs` `(rows, length)`, `puzzle_identifiers` `(rows,)`).
 
     `max_steps` takes all steps, as published. `adaptive` takes a row out of the batch when the
-    policy halts it, so later steps are cheaper.
+    policy halts it, so later steps are cheaper; `hrm.inference.Engine` puts the next row in its
+    place instead.
+
+    Args:
+        policy: in place of the model's own.
     """
-    model.eval()
-    rows, last = batch["inputs"].shape[0], model.config.halt_max_steps
-    carry = model.initial_carry(batch, seed=0)
+    with evaluating(model):
+        return _solve(model, batch, halting, policy or model.halting)
+
+
+def _solve(
+    model: ACTModel, batch: Mapping[str, Tensor], halting: HaltingMode, policy: Halting
+) -> Trajectory:
+    rows, last = batch["inputs"].shape[0], policy.max_steps
+    carry = model.initial_carry(batch, seed=0, halting=policy)
     active = torch.arange(rows, device=batch["inputs"].device)
     stopped_at = torch.full((rows,), last, dtype=torch.int32, device=active.device)
     taken: list[list[Tensor]] = []
     for step in range(1, last + 1):
-        carry, outputs = model(carry, batch, adaptive=halting == "adaptive")
+        memory = carry.extra
+        carry, outputs = model(carry, batch, adaptive=halting == "adaptive", halting=policy)
         new = [
             outputs["logits"].argmax(-1).to(torch.int32),
             outputs["q_halt_logits"],
             outputs["q_continue_logits"],
-            model.halting.wants(outputs),
+            policy.wish(outputs, memory)[0],
         ]
         if len(active) < rows:  # Rows that have left keep what they had.
             new = [old.index_copy(0, active, n) for old, n in zip(taken[-1], new, strict=True)]

@@ -6,9 +6,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from hrm.halting import ContinueTarget, Fixed, Halting, HaltOnly, QLearning
+from hrm.halting import ContinueTarget, Convergence, Fixed, Halting, HaltOnly, QLearning
 
 Dtype = Literal["float32", "bfloat16", "float16"]
+HaltingName = Literal["q_learning", "halt_only", "convergence", "fixed"]
 
 
 class TokenModelConfig(BaseModel):
@@ -51,7 +52,7 @@ class TokenModelConfig(BaseModel):
     q_pool: Literal["first", "mean"] = "first"
     """What the Q-head reads: the latent at position 0 (published), or the mean over positions."""
 
-    halting: Literal["q_learning", "halt_only", "fixed"]
+    halting: HaltingName
     continue_target: ContinueTarget | Literal["none"]
     """How the continue value learns under q_learning (`hrm.halting.ContinueTarget`). `bootstrap`: a
     second forward without gradient (published HRM); `pseudocode`: one with gradient (the papers'
@@ -68,6 +69,13 @@ class TokenModelConfig(BaseModel):
     halt_threshold: float = Field(default=0.5, gt=0, lt=1)
     """halt_only: halt above this chance of being right."""
     halt_temperature: float = Field(default=1.0, gt=0)
+    halt_tolerance: float | None = Field(default=None, gt=0)
+    """convergence: halt when a step moves the high-level latent by less, relative to its norm. All
+    that is set of this and the two below must hold; with all three null this one is 0.1."""
+    halt_second_tolerance: float | None = Field(default=None, gt=0)
+    """convergence: when this change differs from that of the step before by less."""
+    halt_unchanged_steps: int | None = Field(default=None, ge=1)
+    """convergence: when so many steps in a row have left the predictions as they were."""
 
     forward_dtype: Dtype = "bfloat16"
     """Type of the computation; parameters stay float32."""
@@ -107,6 +115,15 @@ class TokenModelConfig(BaseModel):
         }
         if self.halting == "fixed":
             return Fixed(self.halt_max_steps, **common)
+        if self.halting == "convergence":
+            return Convergence(
+                self.halt_max_steps,
+                **common,
+                tolerance=self.halt_tolerance,
+                second_tolerance=self.halt_second_tolerance,
+                unchanged_steps=self.halt_unchanged_steps,
+                seq_len=self.seq_len,
+            )
         if self.halting == "halt_only" or self.continue_target == "none":
             common |= {"threshold": self.halt_threshold, "temperature": self.halt_temperature}
             return HaltOnly(self.halt_max_steps, **common)
@@ -117,7 +134,7 @@ class HRMACTv1Config(TokenModelConfig):
     """HRM (Wang et al. 2025, arXiv:2506.21734) with its published keys."""
 
     H_layers: int = Field(ge=1)
-    halting: Literal["q_learning", "halt_only", "fixed"] = "q_learning"
+    halting: HaltingName = "q_learning"
     continue_target: ContinueTarget | Literal["none"] = "bootstrap"
 
 
@@ -133,7 +150,7 @@ class TRMConfig(TokenModelConfig):
     puzzle_emb_len: int = Field(default=16, ge=0)
     """Puzzle positions if there are puzzle embeddings (the rest is zero padding); 0: as many as
     the embedding fills. Without puzzle embeddings there are none."""
-    halting: Literal["q_learning", "halt_only", "fixed"] = "halt_only"
+    halting: HaltingName = "halt_only"
     continue_target: ContinueTarget | Literal["none"] = "none"
 
     @property

@@ -1,7 +1,8 @@
 """Models that are trained already: written to a folder, found by name, read back.
 
 A folder has `model.safetensors`, `config.json` (as a checkpoint has it: experiment, sizes), a model
-card `README.md`, and `metrics.json` where the model was measured.
+card `README.md`, `metrics.json` where the model was measured, and `calibration.json` where its
+halting was calibrated.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ import torch
 from pydantic import ValidationError
 
 from hrm.errors import UserError, nearest
+from hrm.halting import CalibratedHalting
 from hrm.hub import download, is_hub_id
 from hrm.models.base import ACTModel
 from hrm.models.published import load_published
 from hrm.models.registry import FROM_DATA, MODELS
-from hrm.models.weights import FORMAT, load_weights, read_config, read_tensors, save
+from hrm.models.weights import FORMAT, load_weights, read_config, read_json, read_tensors, save
 
+CALIBRATION = "calibration.json"
 SHIPPED = Path(__file__).parents[1] / "pretrained"
 """Where the models lie that come with the package, one a folder."""
 
@@ -56,27 +59,36 @@ def find(name: str | Path) -> Path:
     )
 
 
-def from_pretrained(name: str | Path, device: torch.device | str = "cpu") -> ACTModel:
+def from_pretrained(
+    name: str | Path, device: torch.device | str = "cpu", *, calibrated: bool = True
+) -> ACTModel:
     """A trained model in evaluation mode.
 
     Args:
         name: an exported model's folder or a checkpoint, a published file of weights with its
             `all_config.yaml` beside it, a shipped model's name (`shipped()`), or USER/NAME on the
             Hugging Face hub (extra `hub`). What exists here comes first.
+        calibrated: see `load_pretrained`.
 
     Raises:
         UserError: there is no such model, or it is not whole.
     """
-    return load_pretrained(find(name)).to(device)
+    return load_pretrained(find(name), calibrated=calibrated).to(device)
 
 
 def load_pretrained(
-    path: str | Path, config: Mapping[str, Any] | str | Path | None = None, **sizes: int
+    path: str | Path,
+    config: Mapping[str, Any] | str | Path | None = None,
+    *,
+    calibrated: bool = True,
+    **sizes: int,
 ) -> ACTModel:
     """A model from a folder (checkpoint or export) or a published file, in evaluation mode.
 
     Args:
         config, sizes: of a published file only, see `load_published`.
+        calibrated: halt as the folder's `calibration.json` says, if there is one. False: by the
+            policy that it was trained with, as further training needs it.
 
     Raises:
         UserError: it is not a whole one, or a folder is given settings.
@@ -96,7 +108,30 @@ def load_pretrained(
     averaged = path / "ema.safetensors"
     source = averaged if averaged.is_file() else path / "model.safetensors"
     load_weights(model, read_tensors(source), source)
+    if calibrated and (record := read_calibration(path)):
+        policy = CalibratedHalting.model_validate(record)
+        model.halting = policy.make(model.config.halt_max_steps, model.config.seq_len)
+        model.calibration = record
     return model.eval()
+
+
+def read_calibration(folder: Path) -> dict[str, Any] | None:
+    """A folder's `calibration.json`, of which `CalibratedHalting` reads the policy; None without.
+
+    Raises:
+        UserError: it is not one.
+    """
+    path = folder / CALIBRATION
+    if not path.is_file():
+        return None
+    record = read_json(path)
+    try:
+        CalibratedHalting.model_validate(record)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"])) or "the file"
+        raise UserError(f"{path}: is not a calibration: {where}: {fault['msg']}") from None
+    return dict(record)
 
 
 def save_pretrained(
@@ -135,6 +170,8 @@ def save_pretrained(
     objects: dict[str, Any] = {"config": config}
     if metrics is not None:
         objects["metrics"] = metrics
+    if model.calibration is not None:
+        objects["calibration"] = model.calibration
     text = _short_card(model, folder) if card is None else card
     save(folder.absolute(), {"model": model.state_dict()}, objects, {"README.md": text})
     return folder

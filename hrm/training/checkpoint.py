@@ -181,7 +181,11 @@ class LoadedRun:
 
 
 def load_run(
-    run: str | Path, device: torch.device | str = "cpu", *, seq_len: int | None = None
+    run: str | Path,
+    device: torch.device | str = "cpu",
+    *,
+    seq_len: int | None = None,
+    calibrated: bool = True,
 ) -> LoadedRun:
     """The model that `run` stands for (`find_checkpoint`), in evaluation mode; averaged weights
     where there are any.
@@ -189,6 +193,8 @@ def load_run(
     Args:
         seq_len: tokens of a sequence, for a published file, whose weights may not show it; None:
             as the data set of its training has it, if that is here.
+        calibrated: let it halt as `hrm calibrate` chose, where that was called; False: as
+            configured. Training never reads a calibration.
 
     Raises:
         UserError: no checkpoint, or not a whole one.
@@ -199,7 +205,7 @@ def load_run(
     saved = read_config(path)
     experiment = saved["experiment"]
     config = None if experiment.keys() == {"arch"} else validate(experiment)
-    model = load_pretrained(path).to(device)
+    model = load_pretrained(path, calibrated=calibrated).to(device)
     return LoadedRun(model, config, path, saved["step"], Path(saved["data_root"]), saved["sizes"])
 
 

@@ -16,6 +16,8 @@ from hrm.training.losses import step_loss
 
 WORTH_S = 600.0
 """A run on a CPU shorter than this is over before compiling has paid."""
+WORTH_UPDATES = 1000
+"""A shorter run is not even measured."""
 GAIN = 1.1
 """Compiled layers have to be so many times as fast."""
 
@@ -30,6 +32,8 @@ def decide_compile(
     """
     if next(model.parameters()).device.type == "cuda":
         return True
+    if updates < WORTH_UPDATES:
+        return False
     plain = _Timed(model, batch, loss)
     plain()
     if min(plain.seconds(1) * updates, seconds) < WORTH_S:

@@ -103,6 +103,12 @@ def test_q_learning_halts_on_a_strict_lead_only() -> None:
     assert halted(QLearning(8), q, [8, 8, 8, 9]) == [True] * 4
 
 
+def test_q_learning_may_ask_for_another_lead() -> None:
+    q = outputs([1.0, 1.0, -1.0, -3.0], [0.0, 0.5, 0.0, -2.5])
+    assert halted(QLearning(8, lead=0.5), q, [1] * 4) == [True, False, False, False]
+    assert halted(QLearning(8, lead=-0.75), q, [1] * 4) == [True, True, False, True]
+
+
 def test_halt_only_compares_with_threshold_and_temperature() -> None:
     q = outputs([0.0, 0.01, LN3, LN3 + 0.01, 2 * LN3 + 0.01])
     assert halted(HaltOnly(8), q, [1] * 5) == [False, True, True, True, True]

@@ -48,10 +48,10 @@ def test_explicit_attention_equals_the_fused_kernel(positions: int) -> None:
     shape = (2, positions, 3, 16)
     for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 3e-2)):
         results = []
-        for attention in (explicit_attention, fused_attention):
+        for form in (explicit_attention, fused_attention):
             torch.manual_seed(0)
             q, k, v = (torch.randn(shape, dtype=dtype).requires_grad_() for _ in range(3))
-            out = attention(q, k, v)
+            out = form(q, k, v)
             out.backward(torch.randn(shape, dtype=dtype))
             results.append((out, q.grad, k.grad, v.grad))
         for got, expected in zip(*results, strict=True):

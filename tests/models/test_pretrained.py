@@ -148,8 +148,10 @@ def test_a_folder_here_goes_before_a_shipped_name_and_that_before_the_hub(
 
 
 def test_only_a_models_own_files_come_from_the_hub(tmp_path: Path, hub: SimpleNamespace) -> None:
-    save_pretrained(small_hrm(), hub.root / "me" / "six", metrics={})
-    from_pretrained("me/six")
+    model = small_hrm()
+    model.calibration = {"stopper": "lead", "threshold": 0.5}
+    save_pretrained(model, hub.root / "me" / "six", metrics={})
+    assert from_pretrained("me/six").halting.lead == 0.5
     [(name, patterns)] = hub.asked
     assert name == "me/six"
     assert set(patterns) == {p.name for p in (hub.root / "me" / "six").iterdir()}

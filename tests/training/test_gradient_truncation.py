@@ -1,5 +1,6 @@
 """Truncated gradients against autograd of plain loops, and by hand for a linear recursion."""
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -41,7 +42,7 @@ def test_the_models_own_truncation_is_the_gradient_of_training(
         settings = settings | {"halting": "q_learning"}
     model, batch = make(**settings), small_batch()
     awaken(model)
-    gradients = StepGradients(model, batch, "softmax")
+    gradients = StepGradients(copy.deepcopy(model), batch, "softmax")
     carry = model.train().initial_carry(batch, seed=0)
     for step in (1, 2):
         carry, outputs = model(carry, batch)
@@ -78,7 +79,7 @@ def plain(model: HRMACTv1 | TRM, batch: dict[str, Tensor], steps: int, *, detach
 @pytest.mark.parametrize("make", [small_hrm, small_trm])
 def test_whole_gradients_are_those_of_a_plain_loop(make: Make) -> None:
     model, batch = make(halting="fixed"), small_batch()
-    gradients = StepGradients(model, batch, "softmax")
+    gradients = StepGradients(copy.deepcopy(model), batch, "softmax")
     for step in (1, 2, 3):
         within, through = gradients.within_step(6), gradients.through_all_steps()
         torch.testing.assert_close(within, list(plain(model, batch, step, detach=True)))
@@ -131,7 +132,7 @@ def test_a_linear_recursion_by_hand() -> None:
         (v,) = torch.autograd.grad(loss, z_H)
         return sum(v * rates**i * z[last - 1 - i] for i in range(cycles)).sum((0, 1))  # type: ignore[union-attr]
 
-    figures = gradient_truncation(model, batch, "softmax", steps=2)
+    figures = gradient_truncation(model, [batch], "softmax", steps=[1, 2])
     assert (figures["cycles"], figures["grad_cycles"]) == (3, 1)
     for step in (1, 2):
         for name, reference in (("to_all_cycles", 3), ("to_all_steps", 3 * step)):
@@ -147,7 +148,7 @@ def test_a_linear_recursion_by_hand() -> None:
 
 
 def test_a_level_without_gradient_has_no_cosine() -> None:
-    figures = gradient_truncation(small_hrm(), small_batch(), "softmax", steps=2)
+    figures = gradient_truncation(small_hrm(), [small_batch()], "softmax", steps=[1, 2])
     within = figures["to_all_cycles"]
     assert figures["grad_cycles"] == 2
     assert list(within["cosine"]) == ["all", "embeddings", "H_level", "L_level"]
@@ -159,7 +160,7 @@ def test_a_level_without_gradient_has_no_cosine() -> None:
 
 
 def test_all_cycles_are_compared_with_themselves() -> None:
-    figures = gradient_truncation(small_trm(), small_batch(), "stablemax", steps=2)
+    figures = gradient_truncation(small_trm(), [small_batch()], "stablemax", steps=[1, 2])
     within, through = figures["to_all_cycles"], figures["to_all_steps"]
     assert figures["grad_cycles"] == 3
     assert "H_level" not in within["cosine"]  # one network for both levels
@@ -173,17 +174,36 @@ def test_all_cycles_are_compared_with_themselves() -> None:
 
 def test_grad_cycles_equal_to_all_truncate_nothing() -> None:
     model, batch = small_hrm(grad_cycles=99), small_batch()
-    figures = gradient_truncation(model, batch, "softmax", steps=1)
+    figures = gradient_truncation(model, [batch], "softmax", steps=[1])
     assert figures["grad_cycles"] == figures["cycles"] == 6
+
+
+def test_steps_may_be_left_out_and_go_beyond_the_limit() -> None:
+    model, batch = small_hrm(halt_max_steps=2), small_batch()
+    every, some = (gradient_truncation(model, [batch], "softmax", s) for s in ([1, 2, 3], [1, 3]))
+    assert some["steps"] == [1, 3]
+    for reference in ("to_all_cycles", "to_all_steps"):
+        for group, rows in some[reference]["cosine"].items():
+            assert rows == every[reference]["cosine"][group][::2]
+
+
+def test_batches_are_added_up() -> None:
+    model, batch = small_hrm(), small_batch()
+    parts = [{k: v[rows] for k, v in batch.items()} for rows in (slice(0, 1), slice(1, 4))]
+    whole, both = (gradient_truncation(model, b, "softmax", [2]) for b in ([batch], parts))
+    assert whole["count"] == both["count"] == 4
+    for reference in ("to_all_cycles", "to_all_steps"):
+        for group, rows in both[reference]["cosine"].items():
+            assert rows[0][1:] == pytest.approx(whole[reference]["cosine"][group][0][1:], abs=1e-5)
 
 
 def test_measuring_changes_nothing_and_repeats() -> None:
     model, batch = small_hrm(puzzle_emb_ndim=8, num_puzzle_identifiers=4).eval(), small_batch()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     done: list[int] = []
-    first = gradient_truncation(model, batch, "softmax", 2, done.append)
+    first = gradient_truncation(model, [batch], "softmax", [1, 2], done.append)
     assert done == [1, 2]
-    assert first == gradient_truncation(model, batch, "softmax", 2)
+    assert first == gradient_truncation(model, [batch], "softmax", [1, 2])
     assert model.config.grad_cycles is None
     assert not model.training
     assert all(parameter.grad is None for parameter in model.parameters())

@@ -37,6 +37,7 @@ Trained = Callable[..., Trainer]
         ("dynamics=online", "num_act_steps=3", "arch.continue_target=next_step", "epochs=2"),
         ("dynamics=episode", "grad_accumulation=2", "arch.halt_exploration_prob=0.5"),
         ("arch.halting=q_learning", "arch.continue_target=next_step", "arch=hrm_small"),
+        ("arch.halting=convergence", "arch.halt_second_tolerance=9", "arch.halt_unchanged_steps=1"),
     ],
 )
 def test_resumed_rows_are_those_of_an_unbroken_run(
