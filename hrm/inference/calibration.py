@@ -60,7 +60,8 @@ def _second_difference(records: StepRecords, _: float) -> Scores:
 
 
 def _chance(threshold: float) -> float:
-    return float(probability(np.array(threshold)))
+    # 0 and 1 are no thresholds, and rounding gets there: an untrained head, sure of nothing, does.
+    return float(np.clip(probability(np.array(threshold)), 1e-12, 1 - 1e-12))
 
 
 STOPPERS: dict[Stopper, Scoring] = {
