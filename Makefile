@@ -1,8 +1,9 @@
 # make demo: prepare, train, evaluate and solve.   make test: lint, types and tests.
+# make test-all: the tests that are marked slow too.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test install clean
+.PHONY: demo test test-all install clean
 
 demo: install
 	$(BIN)/hrm demo --again
@@ -11,6 +12,9 @@ test: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "not slow"
+
+test-all: install
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
 install: .venv/installed

@@ -150,6 +150,7 @@ def test_custom_forward_logic(training: bool) -> None:
     assert (leaf.grad is not None) == training
 
 
+@pytest.mark.slow
 def test_distributed_training_under_torchrun(tmp_path: Path) -> None:
     """Two processes of `guide_worker.py`; they are compared with one in models/test_distributed."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 def test_compiled_layers_give_the_same_step_and_gradients() -> None:
     command = [sys.executable, "-m", "tests.models.compiled_worker"]

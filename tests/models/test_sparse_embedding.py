@@ -263,6 +263,7 @@ def test_the_average_covers_the_table() -> None:
     torch.testing.assert_close(ema.module[0].weights, expected)
 
 
+@pytest.mark.slow
 def test_compiled_modules_keep_the_leaf() -> None:
     # In a process of its own: the shape checks of this test session cannot be compiled.
     code = """

@@ -188,8 +188,18 @@ POLICIES = {
 }
 
 
-@pytest.mark.parametrize("dynamics", ["persistent", "online", "episode"])
-@pytest.mark.parametrize("policy", list(POLICIES))
+QUICK = {("bootstrap", "persistent"), ("next_step", "episode"), ("halt_only", "online")}
+"""One pair of each kind; the others are trained by `make test-all`."""
+
+
+@pytest.mark.parametrize(
+    ("policy", "dynamics"),
+    [
+        pytest.param(p, d, marks=() if {(p, d)} & {*QUICK, *REFUSED} else pytest.mark.slow)
+        for p in POLICIES
+        for d in ("persistent", "online", "episode")
+    ],
+)
 def test_each_pair_of_policy_and_dynamics_learns_or_is_refused(
     trained: Trained, policy: str, dynamics: str
 ) -> None:

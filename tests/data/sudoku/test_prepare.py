@@ -85,6 +85,7 @@ def test_the_same_request_gives_the_same_bytes(tmp_path: Path) -> None:
     assert len(first) == 3 * 6 + 2
 
 
+@pytest.mark.slow
 def test_default_4x4_leaves_the_rest_to_training(tmp_path: Path) -> None:
     summary = prepare(tmp_path / "set", size=4)
     assert summary["test"]["puzzles"] == 500
