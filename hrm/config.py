@@ -141,6 +141,11 @@ class ExperimentConfig(OptimizerConfig):
         MODELS[name].config_type(batch_size=1, seq_len=1, vocab_size=2, **settings)
         return arch
 
+    def step_limit(self, step: int) -> int | None:
+        """Most steps of a sequence in training after update `step`; None: as the model has it."""
+        due = [pair for pair in self.step_curriculum if pair[0] <= step]
+        return max(due)[1] if due else self.num_act_steps
+
     def check_together(self) -> None:
         """What two keys say together.
 

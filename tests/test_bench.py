@@ -2,7 +2,6 @@
 
 import json
 import statistics
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,22 +19,12 @@ from hrm.cli import main
 from hrm.commands.bench import compose_for_bench, rows_to_train
 from hrm.inference.engine import Answers, Engine
 from hrm.inference.loop import solve
+from tests.conftest import Run
 from tests.models.helpers import awaken, small_batch, small_hrm, small_trm
 from tests.training.conftest import SMALL
 
-Run = Callable[..., tuple[int, str, str]]
 TINY = ("arch.hidden_size=16", "arch.num_heads=2", "arch.ffn_multiple=8", "global_batch_size=4")
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def hrm(capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        status = main([str(a) for a in arguments])
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -32,11 +32,11 @@ from hrm.inference.trajectories import StepRecords
 from hrm.models import from_pretrained, save_pretrained
 from hrm.training.checkpoint import find_checkpoint, load_run
 from hrm.training.metrics import read_metrics
+from tests.conftest import Run
 from tests.models.helpers import awaken, small_batch, small_hrm, small_trm
 from tests.training.conftest import SMALL
 from tests.training.test_trainer import without_time
 
-Run = Callable[..., tuple[int, str, str]]
 STEPS, ROWS = 5, 60
 
 
@@ -199,17 +199,6 @@ def test_a_stored_choice_becomes_its_policy(settings: dict[str, Any], kind: type
 
 
 # -- with models and files
-
-
-@pytest.fixture
-def hrm(capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        capsys.readouterr()
-        status = main([str(a) for a in arguments])
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -2,28 +2,17 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hrm.cli import COMMANDS, main
+from tests.conftest import Run
 from tests.training.conftest import SMALL
 
-Run = Callable[..., tuple[int, str, str]]
 PUZZLE = "1.....2..3.....4"
 SOLUTION = "1243342143122134"
-
-
-@pytest.fixture
-def hrm(capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        status = main([str(a) for a in arguments])
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """`hrm diagnose` from end to end, and its plots."""
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,20 +17,10 @@ from hrm.data.base import load_split
 from hrm.inference.residuals import Convergence, measure_convergence, summarise_convergence
 from hrm.models.pretrained import save_pretrained
 from hrm.training.checkpoint import load_run
+from tests.conftest import Run
 from tests.training.conftest import SMALL
 
-Run = Callable[..., tuple[int, str, str]]
 PLOTS = ["gradient_truncation.png", "prediction_changes.png", "residuals.png"]
-
-
-@pytest.fixture
-def hrm(capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        status = main([str(a) for a in arguments])
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture(scope="module")

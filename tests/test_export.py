@@ -5,7 +5,6 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,22 +18,11 @@ from hrm.config import compose
 from hrm.models import load_pretrained, pretrained, weights
 from hrm.models.weights import read_tensors
 from hrm.training.checkpoint import find_checkpoint, load_run
+from tests.conftest import Run
 from tests.training.conftest import SMALL
 
-Run = Callable[..., tuple[int, str, str]]
 PUZZLE = "1.....2..3.....4"
 NAMES = {"model.safetensors", "config.json", "README.md", "metrics.json"}
-
-
-@pytest.fixture
-def hrm(capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        capsys.readouterr()
-        status = main([str(a) for a in arguments])
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from hrm.benchmarking.measure import in_turns, seconds, with_spread
-from hrm.data.base import IGNORE, PuzzleSplit
+from hrm.data.base import IGNORE, PuzzleSplit, spread
 from hrm.evaluation import accuracy, exact_accuracy
 from hrm.inference.engine import Answers, Engine
 from hrm.inference.evaluate import check_fits
@@ -89,7 +89,7 @@ def bench_solving(
         UserError: the data do not fit the model.
     """
     check_fits(model, split)
-    rows = np.unique(np.linspace(0, len(split) - 1, min(count, len(split))).astype(np.int64))
+    rows = spread(len(split), count)
     taken = split.take(rows)
     labels = taken.pop("labels")
     device = next(model.parameters()).device

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,11 @@ import torch
 
 from hrm.benchmarking.measure import PeakMemory, in_turns, with_spread
 from hrm.benchmarking.products import Product, count_products
-from hrm.config import ExperimentConfig, planned_updates
+from hrm.config import ExperimentConfig
 from hrm.data.base import Metadata, PuzzleSplit, SplitArrays
 from hrm.data.feeder import Augmenter
 from hrm.device import pick_device
-from hrm.training.compiling import decide_compile
+from hrm.training.compiling import compiles
 from hrm.training.trainer import Trainer
 
 ENDLESS = 10**9
@@ -61,26 +60,20 @@ def bench_training(
     # Never over: how long a run is decides about compiling alone.
     endless = config.model_copy(update={"epochs": None, "max_steps": ENDLESS})
     trainer = Trainer(endless, rows, None, Path("benchmark"), augment)
-    trainer._set_step_limit()
+    trainer.compiled = compiles(config, trainer.model, trainer.dynamics.example(), None)
     if config.compile == "auto":
-        updates, limit = planned_updates(config, None), config.stop_after_s or math.inf
-        example = trainer.dynamics.example()
-        trainer.compiled = decide_compile(trainer.model, example, config.loss, updates, limit)
-        memory.restart()
+        memory.restart()  # Of the measurement.
     trainer.model.compile_layers(trainer.compiled)
 
-    def update() -> None:
-        trainer._update(trainer.dynamics.update(trainer._backward))
-
     for _ in range(UNCOUNTED):
-        update()
+        trainer.update()
     taken = memory.read()
     trainer.model.compile_layers(False)  # What compiled layers multiply is not seen.
-    counted = count_products(update)
+    counted = count_products(trainer.update)
     trainer.model.compile_layers(trainer.compiled)
     product = Product(counted.largest, counted.dtype, device)
     product.warm_up()
-    times = in_turns({"product": product, "update": update}, repeats, device)
+    times = in_turns({"product": product, "update": trainer.update}, repeats, device)
     slots = config.global_batch_size
     rates = [product.operations / t for t in times["product"]]
     shares = [counted.operations / t / rate for t, rate in zip(times["update"], rates, strict=True)]

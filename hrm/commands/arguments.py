@@ -26,6 +26,14 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (see {self.prog} --help)")
 
 
+def at_least(options: argparse.Namespace, **limits: int) -> None:
+    """Raises UserError if an option that was given is below its limit."""
+    for name, least in limits.items():
+        value = getattr(options, name)
+        if value is not None and value < least:
+            raise UserError(f"--{name.replace('_', '-')}: got {value}, but it is at least {least}")
+
+
 def print_json(value: dict[str, Any]) -> None:
     """One JSON object on standard output; what is not a finite number is null."""
     print(json.dumps(finite(value)))

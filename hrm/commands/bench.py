@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from hrm.commands.arguments import Parser, print_json
+from hrm.commands.arguments import Parser, at_least, print_json
 from hrm.device import pick_device
 from hrm.errors import UserError, nearest
 
@@ -53,7 +52,7 @@ def gemm(arguments: list[str]) -> int:
     parser.add_argument("--device", default="auto")
     _add_common(parser, repeats=20)
     options = parser.parse_args(arguments)
-    _check(options)
+    at_least(options, repeats=1, threads=1)
     from hrm.benchmarking.products import product_rates
     from hrm.benchmarking.train import device_name
 
@@ -97,7 +96,7 @@ def train(arguments: list[str]) -> int:
     parser.add_argument("--vocab", type=int, help="of so many values (default 11)")
     _add_common(parser, repeats=9)
     options = parser.parse_intermixed_args(arguments)
-    _check(options, ("length", 1), ("vocab", 2))
+    at_least(options, repeats=1, threads=1, length=1, vocab=2)
     from hrm.benchmarking.train import bench_training
     from hrm.commands.train import augmenter
 
@@ -195,22 +194,20 @@ def solve(arguments: list[str]) -> int:
     add("--device", default="auto")
     _add_common(parser, repeats=5)
     options = parser.parse_args(arguments)
-    _check(options, ("count", 1), ("slots", 1), ("check", 1))
+    at_least(options, repeats=1, threads=1, count=1, slots=1, check=1)
     from hrm.benchmarking.solve import bench_solving
     from hrm.benchmarking.train import device_name
-    from hrm.commands.evaluate import seq_len_of
+    from hrm.commands.evaluate import root_of, seq_len_of
     from hrm.data.base import load_split
     from hrm.training.checkpoint import load_run
 
     device, seq_len = pick_device(options.device), seq_len_of(options.data, options.split)
     loaded = load_run(options.run, device, seq_len=seq_len)
-    root = Path(options.data or loaded.data_root)
-    if root == Path() or not root.is_dir():
-        raise UserError(f"{root}: the data set of this model is not here; give --data DIR")
+    rows = load_split(root_of(loaded, options.data), options.split)
     _set_threads(options.threads)
     figures = bench_solving(
         loaded.model,
-        load_split(root, options.split),
+        rows,
         count=options.count,
         repeats=options.repeats,
         slots=options.slots,
@@ -248,13 +245,6 @@ def _add_common(parser: Parser, repeats: int) -> None:
     parser.add_argument("--repeats", type=int, default=repeats, help=f"default {repeats}")
     parser.add_argument("--threads", type=int, help="of the CPU (default: PyTorch's choice)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-
-
-def _check(options: argparse.Namespace, *limits: tuple[str, int]) -> None:
-    for name, least in (("repeats", 1), ("threads", 1), *limits):
-        value = getattr(options, name)
-        if value is not None and value < least:
-            raise UserError(f"--{name.replace('_', '-')}: got {value}, but it is at least {least}")
 
 
 def _set_threads(threads: int | None) -> None:

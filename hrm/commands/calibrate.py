@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from hrm.commands.arguments import Parser, print_json
-from hrm.commands.evaluate import seq_len_of
+from hrm.commands.arguments import Parser, at_least, print_json
+from hrm.commands.evaluate import root_of, seq_len_of
 from hrm.data.base import SplitName, has_split, load_split
 from hrm.device import pick_device
 from hrm.errors import UserError
@@ -50,10 +50,7 @@ def run(arguments: list[str]) -> int:
     add("--plots", metavar="DIR", help="also draw accuracy over mean steps into this folder")
     add("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
-    for name in ("count", "batch_size"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise UserError(f"--{name.replace('_', '-')}: got {value}, but it is at least 1")
+    at_least(options, count=1, batch_size=1)
     if not 0 <= options.loss_points <= 100:
         raise UserError(f"--loss-points: got {options.loss_points}, but it is 0 to 100")
     if options.split == "test":
@@ -124,9 +121,7 @@ def record_of(
     Raises:
         UserError: the data are not here, have no such split or do not fit the model.
     """
-    root = Path(data or loaded.data_root)
-    if data is None and (root == Path() or not root.is_dir()):
-        raise UserError(f"{root}: the data set of this model is not here; give --data DIR")
+    root = root_of(loaded, data)
     refuse_without(split, root)
     if split == "train":
         warnings.warn(

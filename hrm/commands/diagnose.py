@@ -17,10 +17,10 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from hrm.commands.arguments import Parser, print_json
-from hrm.commands.evaluate import seq_len_of
+from hrm.commands.arguments import Parser, at_least, print_json
+from hrm.commands.evaluate import root_of, seq_len_of
 from hrm.config import TokenLoss
-from hrm.data.base import PuzzleSplit, SplitName, load_split
+from hrm.data.base import PuzzleSplit, SplitName, load_split, spread
 from hrm.device import pick_device
 from hrm.errors import UserError
 from hrm.inference.evaluate import check_fits
@@ -57,11 +57,7 @@ def run(arguments: list[str]) -> int:
     add("--no-plots", action="store_true")
     add("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
-    for name, least in (("count", 1), ("steps", 1), ("batch_size", 1), ("gradient_count", 0)):
-        value = getattr(options, name)
-        if value is not None and value < least:
-            given = name.replace("_", "-")
-            raise UserError(f"--{given}: got {value}, but it is at least {least}")
+    at_least(options, count=1, steps=1, batch_size=1, gradient_count=0)
     if not 0 < options.tolerance < math.inf:
         raise UserError(f"--tolerance: got {options.tolerance}, but it is a number above 0")
 
@@ -110,10 +106,7 @@ def figures_of(
     with `settled` of those rows alone that end at a fixed point, where the 1-step gradient is meant
     to hold (None if there are no such rows). Others, far from settled, outweigh them in a sum.
     """
-    root = Path(data or loaded.data_root)
-    if data is None and (root == Path() or not root.is_dir()):
-        raise UserError(f"{root}: the data set of this model is not here; give --data DIR")
-    rows = load_split(root, split)
+    rows = load_split(root_of(loaded, data), split)
     check_fits(loaded.model, rows)
     model = in_float32(loaded, max(batch_size, GRADIENT_ROWS))
     limit = model.config.halt_max_steps
@@ -152,21 +145,15 @@ def in_float32(loaded: LoadedRun, slots: int) -> ACTModel:
     changes = {"forward_dtype": "float32", "batch_size": slots}
     copy = type(model)(model.config.model_copy(update=changes))
     copy.load_state_dict(model.state_dict())
-    curriculum = loaded.config.step_curriculum if loaded.config else []
-    due = [pair for pair in curriculum if pair[0] <= loaded.step]
-    if due:
-        copy.halting.train_max_steps = max(due)[1]
+    limit = loaded.config.step_limit(loaded.step) if loaded.config else None
+    if limit is not None:
+        copy.halting.train_max_steps = limit
     return copy.to(next(model.parameters()).device).eval()
 
 
 def loss_of(loaded: LoadedRun) -> TokenLoss:
     """The token loss of its training; that of published models where it is not known."""
     return loaded.config.loss if loaded.config else "stablemax"
-
-
-def spread(total: int, count: int) -> np.ndarray:
-    """`count` rows spread evenly over `total`, or all."""
-    return np.unique(np.linspace(0, total - 1, min(count, total)).astype(np.int64))
 
 
 def taken(split: PuzzleSplit, rows: np.ndarray, model: ACTModel) -> dict[str, torch.Tensor]:

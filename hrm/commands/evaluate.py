@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from hrm.commands.arguments import Parser, print_json
+from hrm.commands.arguments import Parser, at_least, print_json
 from hrm.data.base import SplitName, load_split
 from hrm.device import pick_device
 from hrm.errors import UserError
@@ -51,10 +51,7 @@ def run(arguments: list[str]) -> int:
     add("--plots", metavar="DIR", help="also draw the plots into this folder")
     add("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
-    for name in ("count", "batch_size"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise UserError(f"--{name.replace('_', '-')}: got {value}, but it is at least 1")
+    at_least(options, count=1, batch_size=1)
 
     device, seq_len = pick_device(options.device), seq_len_of(options.data, options.split)
     figures = figures_of(
@@ -90,12 +87,7 @@ def figures_of(
     Raises:
         UserError: the data are not here or do not fit the model.
     """
-    root = Path(data or loaded.data_root)
-    if data is None and (root == Path() or not root.is_dir()):
-        raise UserError(
-            f"{root}: the data set of this model is not here; give --data DIR{_made(loaded)}"
-        )
-    rows = load_split(root, split)
+    rows = load_split(root_of(loaded, data), split)
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("evaluating", total=min(count or len(rows), len(rows)))
         figures = evaluate_split(
@@ -107,6 +99,20 @@ def figures_of(
             on_batch=lambda done: bar.update(task, completed=done),
         )
     return figures | {"halting": halting, "split": split, "step": loaded.step}
+
+
+def root_of(loaded: LoadedRun, data: str | Path | None) -> Path:
+    """`data`, or else the folder of the run's own data set.
+
+    Raises:
+        UserError: that one is not here.
+    """
+    root = Path(data or loaded.data_root)
+    if data is None and (root == Path() or not root.is_dir()):
+        raise UserError(
+            f"{root}: the data set of this model is not here; give --data DIR{_made(loaded)}"
+        )
+    return root
 
 
 def seq_len_of(data: str | Path | None, split: SplitName) -> int | None:

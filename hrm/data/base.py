@@ -129,6 +129,12 @@ class PuzzleSplit:
         }
 
 
+def spread(total: int, count: int | None) -> NDArray[np.int64]:
+    """`count` of the rows 0 .. total - 1, spread evenly; all if None, or if there are no more."""
+    count = total if count is None else min(count, total)
+    return np.unique(np.linspace(0, total - 1, count).astype(np.int64))
+
+
 def has_split(root: str | Path, name: SplitName) -> bool:
     """Whether `root` has the split `name`. Published folders have no `val`."""
     return (Path(root) / name / "dataset.json").is_file()

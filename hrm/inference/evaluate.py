@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hrm.data.base import PuzzleSplit
+from hrm.data.base import PuzzleSplit, spread
 from hrm.errors import UserError
 from hrm.evaluation.summary import summarise
 from hrm.inference.engine import Engine
@@ -51,8 +51,7 @@ def evaluate_split(
         on_batch: called with the number of rows done so far, for a progress bar.
     """
     check_fits(model, split)
-    total = len(split)
-    rows = np.unique(np.linspace(0, total - 1, min(count or total, total)).astype(np.int64))
+    rows = spread(len(split), count)
     answers = _Answers(model, rows)
     run = _adaptive if halting == "adaptive" else _to_the_end
     done = 0

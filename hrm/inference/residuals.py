@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hrm.evaluation import accuracy_by_step
 from hrm.models import ACTModel
-from hrm.models.base import Latents
+from hrm.models.base import Latents, relative_change
 
 QUANTILES = {"q10": 0.1, "median": 0.5, "q90": 0.9}
 
@@ -48,13 +48,6 @@ class Convergence:
         """Rows at a fixed point: the last residual of each level is below `tolerance`."""
         last = [self.of(level)[-1, -1] for level in sorted(set(self.levels))]
         return np.max(last, axis=0) < tolerance
-
-
-def relative_change(new: Tensor, old: Tensor) -> Float[Tensor, " rows"]:
-    """`||new - old|| / ||new||` over all axes but the first, in float32; 0 if nothing moved."""
-    wide, before = (t.flatten(1).to(torch.float32) for t in (new, old))
-    moved = torch.linalg.vector_norm(wide - before, dim=1)
-    return torch.where(moved == 0, 0.0, moved / torch.linalg.vector_norm(wide, dim=1))
 
 
 def step_residuals(

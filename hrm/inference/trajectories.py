@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Integer
 
-from hrm.data.base import PuzzleSplit
+from hrm.data.base import PuzzleSplit, spread
 from hrm.errors import UserError
 from hrm.evaluation.exact import exactly_right, labelled_rows
 from hrm.halting import Convergence
@@ -52,8 +52,7 @@ def record_steps(
         UserError: the split does not fit the model or has no labels, or q_halt is not a number.
     """
     check_fits(model, split)
-    total = len(split)
-    rows = np.unique(np.linspace(0, total - 1, min(count or total, total)).astype(np.int64))
+    rows = spread(len(split), count)
     parts, labels = [], []
     for start in range(0, len(rows), batch_size):
         taken = split.take(rows[start : start + batch_size])

@@ -47,9 +47,10 @@ class Latents(NamedTuple):
 
 @torch.no_grad()
 def relative_change(new: Tensor, old: Tensor) -> Float[Tensor, " slots"]:
-    """`||new - old|| / ||new||` of each slot, in float32."""
-    wide, before = new.flatten(1).float(), old.flatten(1).float()
-    return (wide - before).norm(dim=1) / wide.norm(dim=1).clamp(min=1e-12)
+    """`||new - old|| / ||new||` over all axes but the first, in float32; 0 if nothing moved."""
+    wide, before = (t.flatten(1).to(torch.float32) for t in (new, old))
+    moved = torch.linalg.vector_norm(wide - before, dim=1)
+    return torch.where(moved == 0, 0.0, moved / torch.linalg.vector_norm(wide, dim=1))
 
 
 class Block(nn.Module):

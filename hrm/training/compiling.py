@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import statistics
 import time
 import warnings
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from hrm.config import TokenLoss
+from hrm.config import ExperimentConfig, TokenLoss, planned_updates
 from hrm.models import ACTModel
 from hrm.training.losses import step_loss
 
@@ -20,6 +21,16 @@ WORTH_UPDATES = 1000
 """A shorter run is not even measured."""
 GAIN = 1.1
 """Compiled layers have to be so many times as fast."""
+
+
+def compiles(
+    config: ExperimentConfig, model: ACTModel, batch: Mapping[str, Tensor], rows: int | None
+) -> bool:
+    """What `config.compile` means here, for a run over `rows` rows (None: without end)."""
+    if config.compile != "auto":
+        return config.compile
+    updates, seconds = planned_updates(config, rows), config.stop_after_s or math.inf
+    return decide_compile(model, batch, config.loss, updates, seconds)
 
 
 def decide_compile(

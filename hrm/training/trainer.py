@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from hrm.errors import UserError
 from hrm.inference.evaluate import check_fits, evaluate_split
 from hrm.models import ACTModel
 from hrm.training import checkpoint
-from hrm.training.compiling import decide_compile
+from hrm.training.compiling import compiles
 from hrm.training.dynamics import DYNAMICS
 from hrm.training.ema import EMA
 from hrm.training.metrics import MetricsLog, Sums, read_metrics
@@ -97,7 +96,7 @@ class Trainer:
             device=self.device,
         )
         self.warmup = self._shortened_warmup()
-        self.compiled = config.compile is True
+        self.compiled = False
         self.sums = Sums()
         self.step = 0
         self.train_s = 0.0
@@ -126,8 +125,7 @@ class Trainer:
 
     def _train_one_update(self) -> None:
         started = time.perf_counter()
-        self._set_step_limit()
-        self._update(self.dynamics.update(self._backward))
+        self.update()
         self.train_s += time.perf_counter() - started
         self.finished = self._is_over()
         row = self._row_if_due()
@@ -143,12 +141,12 @@ class Trainer:
         if self.finished or (every and self.step % every == 0):
             self.save()
 
-    def _set_step_limit(self) -> None:
-        if self.config.num_act_steps is not None:
-            self.model.halting.train_max_steps = self.config.num_act_steps
-        due = [pair for pair in self.config.step_curriculum if pair[0] <= self.step]
-        if due:
-            self.model.halting.train_max_steps = max(due)[1]
+    def update(self) -> None:
+        """One update: forward, backward, optimizers, average."""
+        limit = self.config.step_limit(self.step)
+        if limit is not None:
+            self.model.halting.train_max_steps = limit
+        self._update(self.dynamics.update(self._backward))
 
     def _backward(self, loss: Tensor) -> None:
         self.scaler.scale(loss).backward()
@@ -315,14 +313,9 @@ class Trainer:
             self._load(found[-1])
         else:
             self._write_config()
-            if self.config.compile == "auto":
-                self.compiled = decide_compile(
-                    self.model,
-                    self.dynamics.example(),
-                    self.config.loss,
-                    planned_updates(self.config, self.feeder.planned),
-                    self.config.stop_after_s or math.inf,
-                )
+            self.compiled = compiles(
+                self.config, self.model, self.dynamics.example(), self.feeder.planned
+            )
         self.model.compile_layers(self.compiled)
         self.log.keep_until(self.step)
 

@@ -75,8 +75,8 @@ def test_a_resumed_run_keeps_the_decision(small: Config, monkeypatch: pytest.Mon
     monkeypatch.setattr(
         trainer.ACTModel, "compile_layers", lambda _, compiled=True: taken.append(compiled)
     )
-    monkeypatch.setattr(trainer, "decide_compile", lambda *_: True)
+    monkeypatch.setattr(trainer, "compiles", lambda *_: True)
     make_trainer(small("a", "max_steps=4")).run()
-    monkeypatch.setattr(trainer, "decide_compile", no_measurement)
+    monkeypatch.setattr(trainer, "compiles", no_measurement)
     make_trainer(small("a", "max_steps=8", "resume=true")).run()
     assert taken == [True, True]
