@@ -62,8 +62,9 @@ class Block(nn.Module):
         self.mlp = SwiGLU(config.hidden_size, config.expansion, config.ffn_multiple)
         self.eps = config.rms_norm_eps
 
-    def forward(self, x: Tensor, rotary: RotaryEmbedding | None) -> Tensor:
-        x = rms_norm(x + self.self_attn(x, rotary), self.eps)
+    def forward(self, x: Tensor, rotary: RotaryEmbedding | None, keep: int | None = None) -> Tensor:
+        """The first `keep` positions of the output (None: all)."""
+        x = rms_norm(x[:, :keep] + self.self_attn(x, rotary, keep), self.eps)
         return rms_norm(x + self.mlp(x), self.eps)
 
 
@@ -88,12 +89,17 @@ class ReasoningModule(nn.Module):
         self.layers = nn.ModuleList(layers)
 
     def forward(
-        self, state: Tensor, injection: Tensor, rotary: RotaryEmbedding | None = None
+        self,
+        state: Tensor,
+        injection: Tensor,
+        rotary: RotaryEmbedding | None = None,
+        keep: int | None = None,
     ) -> Tensor:
+        """The first `keep` positions (None: all); the last layer computes no others."""
         x = state + injection
         for layer in self.layers:
             run = partial(compiled_forward(type(layer)), layer) if self.compiled else layer
-            x = run(x, rotary)
+            x = run(x, rotary) if layer is not self.layers[-1] else run(x, rotary, keep)
         return x
 
 
@@ -149,6 +155,10 @@ class Inner(nn.Module):
         """A step's cycles in order: `(latents, input embedding) -> latents`."""
         raise NotImplementedError
 
+    def high(self, z: Latents, x: Tensor, keep: int | None = None) -> Latents:
+        """The last of the cycles: a high-level one, of whose `z_H` the first `keep` positions."""
+        raise NotImplementedError
+
     def default_grad_cycles(self) -> int:
         """How many of the last cycles carry gradient as published."""
         raise NotImplementedError
@@ -188,9 +198,14 @@ class Inner(nn.Module):
             x = math.sqrt(0.5) * (x + self.embed_pos.embedding_weight.to(self.dtype))
         return math.sqrt(self.config.hidden_size) * x
 
-    def recur(self, latents: Latents, x: Tensor) -> Latents:
-        """All cycles of a step: the first without gradient, the last with it."""
+    def recur(self, latents: Latents, x: Tensor, keep: int | None = None) -> Latents:
+        """All cycles of a step: the first without gradient, the last with it.
+
+        keep: return only so many first positions of `z_H`, and compute no others in its last layer.
+        """
         cycles = self.cycles()
+        if keep is not None:
+            cycles[-1] = partial(self.high, keep=keep)
         first_with_grad = max(
             0, len(cycles) - (self.config.grad_cycles or self.default_grad_cycles())
         )
@@ -203,6 +218,11 @@ class Inner(nn.Module):
             else:
                 latents = cycle(latents, x)
         return latents
+
+    def values_ahead(self, latents: Latents, x: Tensor) -> dict[str, Float[Tensor, " slots"]]:
+        """The two values after one more step, without the rest of that step."""
+        keep = 1 if self.config.q_pool == "first" else None
+        return self.q_values(self.pool(self.recur(latents, x, keep).z_H))
 
     def pool(self, z_H: Tensor) -> Float[Tensor, "slots width"]:
         """What the Q-head reads."""
@@ -337,7 +357,7 @@ class ACTModel(nn.Module):
         is_last = steps >= halting.train_max_steps
         if halting.looks_ahead:
             with torch.set_grad_enabled(halting.learns_ahead and torch.is_grad_enabled()):
-                ahead = inner.q_values(inner.pool(inner.recur(latents, x).z_H))
+                ahead = inner.values_ahead(latents, x)
             return halting.look_ahead(ahead, is_last)
         if halting.looks_back:
             before = inner.q_values(extra[Q_INPUT])

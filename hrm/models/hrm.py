@@ -26,8 +26,8 @@ class HRMInner(Inner):
     def low(self, z: Latents, x: Tensor) -> Latents:
         return Latents(z.z_H, self.L_level(z.z_L, z.z_H + x, self.rotary))
 
-    def high(self, z: Latents, x: Tensor) -> Latents:
-        return Latents(self.H_level(z.z_H, z.z_L, self.rotary), z.z_L)
+    def high(self, z: Latents, x: Tensor, keep: int | None = None) -> Latents:
+        return Latents(self.H_level(z.z_H, z.z_L, self.rotary, keep), z.z_L)
 
     def cycles(self) -> list[Callable[[Latents, Tensor], Latents]]:
         return ([self.low] * self.config.L_cycles + [self.high]) * self.config.H_cycles

@@ -27,12 +27,14 @@ class MixerBlock(nn.Module):
         self.eps = config.rms_norm_eps
         self.norm_positions = config.mix_norm == "positions"
 
-    def forward(self, x: Tensor, rotary: RotaryEmbedding | None) -> Tensor:
+    def forward(self, x: Tensor, rotary: RotaryEmbedding | None, keep: int | None = None) -> Tensor:
+        """The first `keep` positions of the output (None: all)."""
         if self.norm_positions:
             across = x.transpose(1, 2).contiguous()
             x = rms_norm(across + self.mlp_t(across), self.eps).transpose(1, 2)
         else:
             x = rms_norm(x + self.mlp_t(x.transpose(1, 2)).transpose(1, 2), self.eps)
+        x = x[:, :keep]
         return rms_norm(x + self.mlp(x), self.eps)
 
 
@@ -46,8 +48,8 @@ class TRMInner(Inner):
     def low(self, z: Latents, x: Tensor) -> Latents:
         return Latents(z.z_H, self.L_level(z.z_L, z.z_H + x, self.rotary))
 
-    def high(self, z: Latents, x: Tensor) -> Latents:
-        return Latents(self.L_level(z.z_H, z.z_L, self.rotary), z.z_L)
+    def high(self, z: Latents, x: Tensor, keep: int | None = None) -> Latents:
+        return Latents(self.L_level(z.z_H, z.z_L, self.rotary, keep), z.z_L)
 
     def cycles(self) -> list[Callable[[Latents, Tensor], Latents]]:
         return ([self.low] * self.config.L_cycles + [self.high]) * self.config.H_cycles

@@ -27,8 +27,8 @@ from hrm.training.optim import lr_factor, make_optimizers, set_lr
 
 FREE_TO_CHANGE = frozenset(
     "epochs max_steps eval_every_steps eval_split eval_count eval_batch_size "  # noqa: SIM905
-    "stop_at_exact_accuracy stop_after_s checkpoint_every_steps keep_checkpoints out resume "
-    "progress plots tensorboard run_name project_name device data.path data.prepare".split()
+    "eval_halting stop_at_exact_accuracy stop_after_s checkpoint_every_steps keep_checkpoints out "
+    "resume progress plots tensorboard run_name project_name device data.path data.prepare".split()
 )
 """Keys that a resumed run may set otherwise: they do not touch what an update computes, but for
 the length of the run, which a cosine schedule follows."""
@@ -246,7 +246,7 @@ class Trainer:
         return row
 
     def evaluate(self) -> dict[str, Any]:
-        """Figures of the averaged weights on the held-out rows, every sequence to the last step."""
+        """Figures of the averaged weights on the held-out rows."""
         assert self.held_out is not None
         model = self.model if self.ema is None else cast(ACTModel, self.ema.module)
         result = evaluate_split(
@@ -254,6 +254,7 @@ class Trainer:
             self.held_out,
             count=self.config.eval_count,
             batch_size=self.config.eval_batch_size,
+            halting=self.config.eval_halting,
         )
         self.model.train()
         return result

@@ -1,6 +1,7 @@
 """Cycles by call count and by gradient, heads, shapes and types of one step."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -114,6 +115,38 @@ def test_gradient_checkpointing_gives_the_same_gradients(
         assert checkpointed is not None, name
         size = float(plain.abs().max())
         torch.testing.assert_close(checkpointed, plain, rtol=0, atol=tolerance * size, msg=name)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("q_pool", ["first", "mean"])
+@pytest.mark.parametrize("mlp_t", [False, True])
+def test_values_ahead_are_those_of_one_more_whole_step(
+    dtype: str, q_pool: str, mlp_t: bool
+) -> None:
+    make = partial(small_trm, mlp_t=True, pos_encodings="none") if mlp_t else small_hrm
+    model = make(forward_dtype=dtype, q_pool=q_pool).eval()
+    awaken(model)
+    batch = small_batch()
+    carry, _ = model(model.initial_carry(batch), batch)
+    inner, latents = model.inner, carry.inner_carry
+    with inner.casted():
+        x = inner.embed(batch)
+        whole = inner.q_values(inner.pool(inner.recur(latents, x).z_H))
+        ahead = inner.values_ahead(latents, x)
+    tolerance = {"float32": 1e-5, "bfloat16": 3e-2}[dtype]  # Kernels round by shape.
+    for name, value in whole.items():
+        torch.testing.assert_close(ahead[name], value, rtol=tolerance, atol=tolerance)
+
+
+def test_the_step_ahead_computes_no_more_of_its_last_layer_than_the_head_reads() -> None:
+    model = small_hrm().train()
+    widths: list[int] = []
+    last = model.inner.H_level.layers[-1].mlp.down_proj
+    last.register_forward_hook(lambda module, args, out: widths.append(out.shape[1]))
+    step(model)
+    length = model.config.seq_len
+    # Two high-level cycles of the step itself, two of the step ahead.
+    assert widths == [length, length, length, 1]
 
 
 @pytest.mark.parametrize("make", [small_hrm, small_trm])

@@ -48,6 +48,15 @@ def test_evaluation_does_not_touch_training(trained: Trained) -> None:
     assert sum("eval/count" in r for r in never.rows()) == 1
 
 
+def test_evaluation_may_halt_as_the_policy_says(trained: Trained) -> None:
+    eager = "arch.halt_threshold=0.003"
+    whole, halting = trained("a", eager), trained("b", eager, "eval_halting=adaptive")
+    assert losses(whole) == losses(halting)
+    last, early = whole.rows()[-1], halting.rows()[-1]
+    assert early["eval/mean_steps"] == last["eval/policy_mean_steps"] < last["eval/mean_steps"]
+    assert early["eval/exact_accuracy"] == last["eval/policy_exact_accuracy"]
+
+
 def test_steps_are_those_at_halt_and_within_the_limit(trained: Trained) -> None:
     rows = trained("a", "arch.train_max_steps=3", "arch.halt_max_steps=5").rows()
     steps = [r["train/steps"] for r in rows if r["train/steps"] is not None]
