@@ -2,11 +2,13 @@
 
     python benchmarks/ablation.py --seeds 0 1 2 --jobs 2
 
-Each variant is trained on 4x4 and 6x6 Sudoku, one core a run, and read twice: after as many
-updates as the base (equal updates), and at the evaluation nearest to the base's seconds of training
-(equal compute). The rate is constant, so that neither reading depends on where a schedule would
-have ended. Writes results/ablation.json and results/ablation.md after every run; a run that is
-recorded is not repeated.
+Each variant is trained on 4x4 and 6x6 Sudoku, one core a run, for the base's seconds or updates,
+whichever are more. Other work on the machine stretches a run's own seconds, so what an update costs
+is measured apart, all variants in turns in one process (`--costs`, on a quiet machine). Each run is
+read twice: after as many updates as the base (equal updates), and at the evaluation nearest to as
+many as those cost (equal compute). The rate is constant, so that neither reading depends on where a
+schedule would have ended. Writes results/ablation.json and results/ablation.md after every run; a
+run that is recorded is not repeated.
 """
 
 from __future__ import annotations
@@ -23,9 +25,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import torch
 from machine import stamp
 
 RESULTS = Path(__file__).parent.parent / "results"
+COST_TURNS = 25
 BASE = "HRM as published (bootstrap, per_step, 1-step, persistent)"
 VARIANTS: dict[str, tuple[str, ...]] = {
     BASE: (),
@@ -135,10 +139,45 @@ def cell(values: list[float | None], digits: int, scale: float = 1.0) -> str:
     return f"{mid} ({low} to {high})"
 
 
-def table(runs: list[dict[str, Any]], task: str) -> list[str]:
+def costs(root: Path, task: str) -> dict[str, Any]:
+    """Median seconds of an update of each variant, in turns on one core, and times the base's."""
+    from hrm.benchmarking.measure import in_turns
+    from hrm.commands.train import augmenter
+    from hrm.config import compose
+    from hrm.data.base import load_split
+    from hrm.training.trainer import Trainer
+
+    torch.set_num_threads(1)
+    rows = load_split(root / task, "train")
+    works = {}
+    for variant, changes in VARIANTS.items():
+        given = (*COMMON, *TASKS[task]["settings"], *changes, "max_steps=1000000")
+        config = compose([*given, f"data.path={root / task}", "compile=false"])
+        trainer = Trainer(config, rows, None, root, augmenter(config, rows.metadata))
+        for _ in range(5):
+            trainer.update()
+        works[variant] = trainer.update
+    times = in_turns(works, COST_TURNS, torch.device("cpu"))
+    ratios = {
+        name: [t / base for t, base in zip(taken, times[BASE], strict=True)]
+        for name, taken in times.items()
+    }
+    return {
+        name: {"seconds": statistics.median(times[name]), "times_base": statistics.median(r)}
+        for name, r in ratios.items()
+    }
+
+
+def at_equal_compute(run: dict[str, Any], updates: float) -> list[float]:
+    """The evaluation of the curve nearest to so many updates: `[update, seconds, exact]`."""
+    return min(run["curve"], key=lambda point: abs(point[0] - updates))
+
+
+def table(runs: list[dict[str, Any]], task: str, cost: dict[str, Any]) -> list[str]:
     lines = [
-        "| variant | s an update | exact %, equal updates | exact %, equal compute |"
-        " updates then | exact % at halt | mean steps at halt | halts at step 1, % | AUROC |",
+        "| variant | ms an update (times the base's) | exact %, equal updates |"
+        " exact %, equal compute | updates then | exact % at halt | mean steps at halt |"
+        " halts at step 1, % | AUROC |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for variant in VARIANTS:
@@ -146,6 +185,8 @@ def table(runs: list[dict[str, Any]], task: str) -> list[str]:
         if not same:
             continue
         updates, compute = ([r[k] for r in same] for k in ("equal_updates", "equal_compute"))
+        times_base = cost[variant]["times_base"]
+        there = [at_equal_compute(r, TASKS[task]["updates"] / times_base) for r in same]
         learned = "fixed" not in variant
 
         def halting(name: str, digits: int, scale: float = 1.0) -> str:
@@ -154,31 +195,33 @@ def table(runs: list[dict[str, Any]], task: str) -> list[str]:
             return cell([c[name] for c in compute], digits, scale)  # noqa: B023
 
         lines.append(
-            f"| {variant} | {cell([r['seconds_an_update'] for r in same], 3)} |"
+            f"| {variant} | {1e3 * cost[variant]['seconds']:.1f} ({times_base:.2f}) |"
             f" {cell([u['exact'] for u in updates], 1, 100)} |"
-            f" {cell([c['exact'] for c in compute], 1, 100)} |"
-            f" {cell([c['updates'] for c in compute], 0)} |"
+            f" {cell([exact for _, _, exact in there], 1, 100)} |"
+            f" {cell([step for step, _, _ in there], 0)} |"
             f" {halting('exact_at_halt', 1, 100)} | {halting('mean_steps_at_halt', 2)} |"
             f" {halting('halts_at_step_1', 0, 100)} | {halting('auroc', 3)} |"
         )
     return lines
 
 
-def write(runs: list[dict[str, Any]], stamped: dict[str, str]) -> None:
+def write(runs: list[dict[str, Any]], cost: dict[str, Any], stamped: dict[str, str]) -> None:
     runs = sorted(runs, key=lambda r: (r["task"], list(VARIANTS).index(r["variant"]), r["seed"]))
-    record = {"command": "python benchmarks/ablation.py", **stamped, "runs": runs}
+    record = {"command": "python benchmarks/ablation.py", **stamped, "costs": cost, "runs": runs}
     (RESULTS / "ablation.json").write_text(json.dumps(record, indent=1) + "\n")
     text = [
         "# Which parts of adaptive computation matter",
         "",
         f"`{record['command']}` at commit {record['commit']}, {record['date']},",
         f"{record['machine']}. One core a run, two side by side. Median and range over the seeds;",
-        "exact accuracy of 500 test puzzles after the last step; the halting figures are those at",
-        "equal compute. What an effect is worth, seeds considered: docs/act.md.",
+        "exact accuracy of 500 test puzzles after the last step. An update's cost is the median of",
+        f"{COST_TURNS} turns of all variants in one process. The halting figures are those of the",
+        "evaluation nearest to the base's seconds of training, as the run took them. What an",
+        "effect is worth, seeds considered: docs/act.md.",
         "",
     ]
     for task in TASKS:
-        text += [f"## {task}", "", *table(runs, task), ""]
+        text += [f"## {task}", "", *table(runs, task, cost[task]), ""]
     (RESULTS / "ablation.md").write_text("\n".join(text).rstrip() + "\n")
 
 
@@ -188,14 +231,21 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, a core each")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--costs", action="store_true", help="measure what updates cost anew")
     options = parser.parse_args()
     root = Path(tempfile.mkdtemp(prefix="ablation-"))
     stamped, path = stamp(), RESULTS / "ablation.json"
-    runs: list[dict[str, Any]] = json.loads(path.read_text())["runs"] if path.is_file() else []
+    found = json.loads(path.read_text()) if path.is_file() else {}
+    runs: list[dict[str, Any]] = found.get("runs", [])
+    cost: dict[str, Any] = found.get("costs", {})
     done = {(r["task"], r["variant"], r["seed"]) for r in runs}
     for task in options.tasks:
         out = ("--seed", "0", "--out", str(root / task))
         hrm("prepare", "sudoku", *TASKS[task]["prepare"], *out)
+        if options.costs or task not in cost:
+            cost[task] = costs(root, task)
+            if runs:
+                write(runs, cost, stamped)
 
     def work(job: tuple[str, str, int]) -> None:
         task, variant, seed = job
@@ -207,7 +257,7 @@ def main() -> None:
         with lock:
             runs.append(run)
             print(json.dumps({k: v for k, v in run.items() if k != "curve"}), flush=True)
-            write(runs, stamped)
+            write(runs, cost, stamped)
 
     # The base first: its seconds are everyone's measure.
     for base in (True, False):
