@@ -244,8 +244,8 @@ def main() -> None:
         hrm("prepare", "sudoku", *TASKS[task]["prepare"], *out)
         if options.costs or task not in cost:
             cost[task] = costs(root, task)
-            if runs:
-                write(runs, cost, stamped)
+    if runs:
+        write(runs, cost, stamped)
 
     def work(job: tuple[str, str, int]) -> None:
         task, variant, seed = job
