@@ -29,7 +29,8 @@ class _RMSNorm(torch.autograd.Function):
         wide = x.to(torch.float32)
         square = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_()
         scale = square.div_(x.shape[-1]).add_(eps).rsqrt_()
-        y = (wide * scale).to(x.dtype)
+        # A copy of x may be overwritten.
+        y = wide * scale if wide is x else wide.mul_(scale).to(x.dtype)
         ctx.save_for_backward(y, scale)
         return y
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 class RotaryEmbedding(nn.Module):
@@ -26,9 +29,32 @@ class RotaryEmbedding(nn.Module):
         self.register_buffer("sin", angles.sin() * sign, persistent=False)
 
 
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor, sign: int = 1) -> Tensor:
+    """`x` turned by its position, or back for `sign=-1`, in the type of `x`."""
+    wide = x.to(torch.float32)
+    swapped = torch.roll(wide, x.shape[-1] // 2, dims=-1)
+    return (wide * cos).addcmul_(swapped, sin, value=sign).to(x.dtype)
+
+
+class _Rotary(torch.autograd.Function):
+    """A rotation's gradient is turned back by the same angles; nothing of `x` is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _rotate(x, cos, sin)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors  # Read once: checkpointing lets nobody unpack twice.
+        return _rotate(grad, cos, sin, sign=-1), None, None
+
+
 def apply_rotary(
     x: Float[Tensor, "*batch positions heads head_dim"], rotary: RotaryEmbedding
 ) -> Float[Tensor, "*batch positions heads head_dim"]:
     """Rotate each head of `x` by its position, in float32, and return it in the type of `x`."""
-    swapped = torch.roll(x, x.shape[-1] // 2, dims=-1)
-    return (x * rotary.cos + swapped * rotary.sin).to(x.dtype)
+    if torch.compiler.is_compiling():  # The compiler fuses the plain form itself.
+        return _rotate(x, rotary.cos, rotary.sin)
+    return _Rotary.apply(x, rotary.cos, rotary.sin)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -18,7 +19,10 @@ def gated_silu(gate_up: Float[Tensor, "*batch twice_inner"]) -> Float[Tensor, "*
     """`silu(gate) * up` of the two halves."""
     gate, up = gate_up.chunk(2, dim=-1)
     # Copied first: silu on a strided half takes several times as long on a CPU.
-    return F.silu(gate.contiguous()) * up
+    gate = gate.contiguous()
+    if torch.is_grad_enabled():
+        return F.silu(gate) * up
+    return F.silu(gate, inplace=True).mul_(up)
 
 
 class SwiGLU(nn.Module):

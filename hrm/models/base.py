@@ -97,9 +97,12 @@ class ReasoningModule(nn.Module):
     ) -> Tensor:
         """The first `keep` positions (None: all); the last layer computes no others."""
         x = state + injection
+        if self.compiled:  # One form of a layer: another would be compiled apart.
+            for layer in self.layers:
+                x = compiled_forward(type(layer))(layer, x, rotary)
+            return x[:, :keep]
         for layer in self.layers:
-            run = partial(compiled_forward(type(layer)), layer) if self.compiled else layer
-            x = run(x, rotary) if layer is not self.layers[-1] else run(x, rotary, keep)
+            x = layer(x, rotary, keep if layer is self.layers[-1] else None)
         return x
 
 

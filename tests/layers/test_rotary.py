@@ -40,6 +40,21 @@ def test_type_is_kept_and_tables_stay_out_of_the_state() -> None:
     assert rotary.state_dict() == {}
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 3e-2)])
+def test_gradients_are_those_of_the_rotation_written_plainly(
+    dtype: torch.dtype, tolerance: float
+) -> None:
+    rotary = RotaryEmbedding(8, 5)
+    values, g = torch.randn(2, 2, 5, 3, 8)
+    x = values.to(dtype, copy=True).requires_grad_()
+    apply_rotary(x, rotary).backward(g.to(dtype))
+    plain = values.clone().requires_grad_()
+    (plain * rotary.cos + plain.roll(4, -1) * rotary.sin).backward(g)
+    assert x.grad is not None
+    assert x.grad.dtype == dtype
+    torch.testing.assert_close(x.grad.float(), plain.grad, rtol=tolerance, atol=tolerance)
+
+
 def test_an_odd_head_dimension_is_refused() -> None:
     with pytest.raises(ValueError, match="even head dimension, got 5"):
         RotaryEmbedding(5, 3)

@@ -195,7 +195,7 @@ def test_pseudocode_learns_in_the_second_forward() -> None:
     after, outputs = model(carry, batch)
     learning = outputs["learning_q_continue_logits"]
     following = model(replace(after, halted=torch.zeros(4, dtype=torch.bool)), batch)[1]
-    assert torch.equal(learning, following["q_continue_logits"])
+    torch.testing.assert_close(learning, following["q_continue_logits"])
     assert not outputs["target_q_continue"].requires_grad
     ours, theirs = (
         gradients(model, x.square().sum()) for x in (learning, following["q_continue_logits"])
