@@ -6,6 +6,8 @@ A policy knows a step's outputs and step counts, never a model.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
@@ -24,6 +26,20 @@ class Decision(NamedTuple):
     halted: Bool[Tensor, " slots"]
     rng: Int[Tensor, " slots"]
     extra: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A trajectory of a batch, as a policy reads it; item n - 1 of each first axis is step n."""
+
+    outputs: Mapping[str, Tensor]
+    """What the policy's heads gave, each `(steps, slots)`, float32."""
+    task_loss: Float[Tensor, "steps slots"]
+    """Of each sample's answer after each step, with gradient."""
+    exact: Bool[Tensor, "steps slots"]
+    """The answer there is entirely right."""
+    counted: Bool[Tensor, " slots"]
+    """The sample has any label."""
 
 
 def masked_sum(
@@ -62,6 +78,9 @@ class Halting(ABC):
     """Whether `q_halt_logits` learn anything."""
     values_going_on = False
     """Whether `q_continue_logits` mean anything."""
+    weighs = False
+    """A weighter: its loss weighs the steps of a whole trajectory with gradient, so it trains on
+    rollouts only."""
 
     def __init__(
         self,
@@ -97,6 +116,33 @@ class Halting(ABC):
         counted: Bool[Tensor, " slots"],
     ) -> dict[str, Float[Tensor, ""]]:
         """The head's losses by name, weighted, summed over `counted` slots (with any label)."""
+
+    def task_weights(self, rollout: Rollout) -> Float[Tensor, "steps slots"]:
+        """What each step's task loss counts; over the steps of a sample they sum to 1.
+
+        By default the mean over all steps, which is deep supervision and no matter of the policy.
+        """
+        return torch.full_like(rollout.task_loss.detach(), 1 / len(rollout.task_loss))
+
+    def rollout_losses(self, rollout: Rollout, update: int) -> dict[str, Float[Tensor, ""]]:
+        """The losses of a trajectory's heads by name, weighted, summed over its counted slots.
+
+        By default the mean over the steps of `losses`.
+
+        Args:
+            update: updates done so far.
+        """
+        steps = len(rollout.task_loss)
+        totals: dict[str, Tensor] = {}
+        for n in range(steps):
+            outputs = {name: values[n] for name, values in rollout.outputs.items()}
+            for name, loss in self.losses(outputs, rollout.exact[n], rollout.counted).items():
+                totals[name] = totals[name] + loss if name in totals else loss
+        return {name: total / steps for name, total in totals.items()}
+
+    def rollout_figures(self, rollout: Rollout) -> dict[str, Float[Tensor, ""]]:
+        """What a log may tell of a trajectory, without gradient: sums over its counted slots."""
+        return {}
 
     def look_ahead(
         self, ahead: dict[str, Tensor], is_last: Bool[Tensor, " slots"]
