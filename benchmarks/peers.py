@@ -238,13 +238,7 @@ def finish(loss: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
 # -- what is compared
 
 OURS = Contender("this project", this_project, equal=True)
-OURS_COMPILED = Contender(
-    "this project, compiled", partial(this_project, compiled=True), True, "layers compiled"
-)
 PUBLISHED = Contender("published code", published, equal=True)
-PUBLISHED_COMPILED = Contender(
-    "published code, compiled", partial(published, compiled=True), True, "torch.compile as it does"
-)
 NANO = Contender("nano-trm", nano_trm, equal=True, note="its module, without Lightning's loop")
 TINY = Contender(
     "tiny-recursive-model",
@@ -258,6 +252,17 @@ NEXT_STEP = Contender(
     equal=False,
     note="continue_target=next_step: no second forward",
 )
+BY = {this_project: "layers compiled", published: "torch.compile as it does"}
+
+
+def compiled(contender: Contender) -> Contender | None:
+    """The same through torch.compile, if it can be had so."""
+    by = BY.get(getattr(contender.make, "func", contender.make))
+    make = partial(contender.make, compiled=True)
+    name = f"{contender.name}, compiled"
+    return None if by is None else Contender(name, make, contender.equal, by)
+
+
 AS_PUBLISHED = {
     "ffn_multiple": 256,
     "branch_init_scale": 1.0,
@@ -325,7 +330,7 @@ def measure(case: Case, options: argparse.Namespace) -> dict[str, Any]:
     weights = ours.state_dict()
     contenders = [*case.contenders]
     if options.compile:
-        contenders += [OURS_COMPILED, PUBLISHED_COMPILED]
+        contenders += [c for c in map(compiled, case.contenders) if c is not None]
     rows: dict[str, dict[str, Any]] = {}
     steps: dict[str, Step] = {}
     for contender in contenders:
