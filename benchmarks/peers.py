@@ -252,6 +252,7 @@ NEXT_STEP = Contender(
     equal=False,
     note="continue_target=next_step: no second forward",
 )
+COMPILED = ", compiled"
 BY = {this_project: "layers compiled", published: "torch.compile as it does"}
 
 
@@ -259,7 +260,7 @@ def compiled(contender: Contender) -> Contender | None:
     """The same through torch.compile, if it can be had so."""
     by = BY.get(getattr(contender.make, "func", contender.make))
     make = partial(contender.make, compiled=True)
-    name = f"{contender.name}, compiled"
+    name = f"{contender.name}{COMPILED}"
     return None if by is None else Contender(name, make, contender.equal, by)
 
 
@@ -340,7 +341,7 @@ def measure(case: Case, options: argparse.Namespace) -> dict[str, Any]:
         try:
             step = contender.make(ours, weights)
             row["first_loss"] = float(step())
-            if "compiled" not in contender.name:  # What compiled code multiplies is not seen.
+            if not contender.name.endswith(COMPILED):
                 counted = count_products(step)
                 row["operations"] = counted.operations
                 if contender is OURS:
@@ -362,7 +363,8 @@ def measure(case: Case, options: argparse.Namespace) -> dict[str, Any]:
         ratios = [t / t_ours for t, t_ours in zip(taken[name], taken[OURS.name], strict=True)]
         row |= {"seconds_a_step": middle, "spread": [min(each), max(each)]}
         row |= {"times_ours": statistics.median(ratios), "ratio_spread": [min(ratios), max(ratios)]}
-        operations = row.get("operations", rows[OURS.name]["operations"])
+        # Compiled products are not seen; they are those of the same contender uncompiled.
+        operations = row.get("operations") or rows[name.removesuffix(COMPILED)]["operations"]
         row["gemm_share"] = operations / middle / rate
         first = rows[OURS.name]["first_loss"]
         row["loss_difference"] = abs(row["first_loss"] / first - 1) if row["equal"] else None
