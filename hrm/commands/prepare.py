@@ -1,16 +1,23 @@
-"""`hrm prepare sudoku`: make a data set, from the project's generator or from a CSV."""
+"""`hrm prepare KIND`: make a data set: Sudoku, or images to segment."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from hrm.commands.arguments import Parser, print_json
+from hrm.data.kinds import KINDS, preparer, request_of
 from hrm.errors import UserError, nearest
 
-KINDS = ("sudoku",)
+Say = Callable[[dict[str, Any]], None]
+"""Prints a summary for people."""
+
 USAGE = """usage: hrm prepare KIND ... (hrm prepare KIND --help shows all options)
 
   hrm prepare sudoku   4x4, 6x6 or 9x9, generated or from a CSV
+  hrm prepare scenes   images to segment: flood_fill, pathfinder, digits, or pairs from a folder
 
 example: hrm prepare sudoku --size 6 --blanks 20 --seed 0 --out data/six"""
 
@@ -21,13 +28,26 @@ def run(arguments: list[str]) -> int:
         return 0 if arguments else 2
     kind, *rest = arguments
     if kind not in KINDS:
-        raise UserError(f"prepare {kind}: unknown{nearest(kind, KINDS)} (there are {KINDS[0]})")
-    return _sudoku(rest)
+        known = ", ".join(KINDS)
+        raise UserError(f"prepare {kind}: unknown{nearest(kind, KINDS)} (there are {known})")
+    parser, say = _PARSERS[kind]()
+    parser.add_argument("--seed", type=int, help="default 0")
+    parser.add_argument("--out", metavar="DIR", required=True, help="a new folder")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    options = vars(parser.parse_args(rest))
+    as_json, quiet, out = options.pop("json"), options.pop("quiet"), Path(options.pop("out"))
+    given = {key: value for key, value in options.items() if value is not None}
+    shows = sys.stderr.isatty() and not quiet
+    summary = preparer(kind)(request_of(kind, given, out), progress=shows)
+    if as_json:
+        print_json(summary)
+    else:
+        say(summary)
+    return 0
 
 
-def _sudoku(arguments: list[str]) -> int:
-    from hrm.data.sudoku import prepare_sudoku, sudoku_request
-
+def _sudoku() -> tuple[Parser, Say]:
     parser = Parser(
         "hrm prepare sudoku",
         "Make a Sudoku data set whose splits hold no equivalents of one another.",
@@ -46,18 +66,10 @@ def _sudoku(arguments: list[str]) -> int:
     add("--min-rating", type=int, help="with --csv: only puzzles rated so or more")
     add("--augmentations", type=int, help="stored forms of each training puzzle (published: 1000)")
     add("--split-by", choices=("puzzle", "solution"), help="what splits must not share")
-    add("--seed", type=int, help="default 0")
-    add("--out", metavar="DIR", required=True, help="a new folder")
-    add("--json", action="store_true", help="print one JSON object")
-    add("--quiet", action="store_true", help="no progress bar")
-    options = vars(parser.parse_args(arguments))
-    as_json, quiet = options.pop("json"), options.pop("quiet")
-    given = {key: value for key, value in options.items() if value is not None}
-    shows = sys.stderr.isatty() and not quiet
-    summary = prepare_sudoku(sudoku_request(**given), progress=shows)
-    if as_json:
-        print_json(summary)
-        return 0
+    return parser, _say_sudoku
+
+
+def _say_sudoku(summary: dict[str, Any]) -> None:
     print(f"{summary['out']}: {summary['size']}x{summary['size']} Sudoku, {summary['source']}")
     for name in ("train", "val", "test"):
         if name in summary:
@@ -65,4 +77,37 @@ def _sudoku(arguments: list[str]) -> int:
             low, high = split["clues"]["min"], split["clues"]["max"]
             clues = f"{low} clues" if low == high else f"{low} to {high} clues"
             print(f"  {name:5} {split['puzzles']} puzzles, {split['rows']} rows, {clues}")
-    return 0
+
+
+def _scenes() -> tuple[Parser, Say]:
+    parser = Parser(
+        "hrm prepare scenes",
+        "Make a data set of images to segment: generated, or a folder's images and masks.",
+        "hrm prepare scenes --task flood_fill --size 16 --count 10000 --seed 0 --out data/flood_16",
+    )
+    add = parser.add_argument
+    add("--task", required=True, help="flood_fill, pathfinder, digits or pairs")
+    add("--size", type=int, help="rows and columns (default 16, 32, 32, 64)")
+    add("--count", type=int, help="training images (default 10000; of pairs all that are left)")
+    add("--val-count", type=int, help="validation images (default 500; of pairs a tenth)")
+    add("--test-count", type=int, help="test images (default 1000; of pairs a tenth)")
+    add("--folder", metavar="DIR", help="pairs: holds images/NAME.png and masks/NAME.png")
+    add("--colour", choices=("gray", "rgb"), help="pairs: channels of the images (default gray)")
+    add("--fit", choices=("crop", "resize"), help="pairs: middle square or all (default crop)")
+    add("--ignore", type=int, help="pairs: value of a mask that counts in no loss, often 255")
+    return parser, _say_scenes
+
+
+def _say_scenes(summary: dict[str, Any]) -> None:
+    size = summary["size"]
+    print(f"{summary['out']}: {size}x{size} {summary['task']}, {summary['classes']} classes")
+    for name in ("train", "val", "test"):
+        if name in summary:
+            split, hard = summary[name], summary[name]["difficulty"]
+            range_ = "" if hard is None else f", difficulty {hard['min']} to {hard['max']}"
+            positive = split["positive"]
+            share = "" if positive is None else f", {positive:.1%} of the pixels positive"
+            print(f"  {name:5} {split['rows']} images{range_}{share}")
+
+
+_PARSERS: dict[str, Callable[[], tuple[Parser, Say]]] = {"sudoku": _sudoku, "scenes": _scenes}

@@ -2,6 +2,7 @@
 
 from hrm.data.base import (
     IGNORE,
+    ImageMetadata,
     Metadata,
     PuzzleSplit,
     SplitArrays,
@@ -16,6 +17,7 @@ __all__ = [
     "IGNORE",
     "Augmenter",
     "Feeder",
+    "ImageMetadata",
     "Metadata",
     "PuzzleSplit",
     "SplitArrays",

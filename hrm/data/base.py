@@ -13,7 +13,13 @@ one built here loads there:
 
 A group is a puzzle with its augmentations. Folders written here may have a third split, `val`,
 so that choices are made there and figures on `test`, and `prepare.json`, which says how they were
-made.
+made. Two more things may stand there that the published tools do not write:
+
+    ROOT/{train,val,test}/{set}__difficulty.npy        integers [rows], known exactly
+    `image` in dataset.json                            `ImageMetadata`: rows are images
+
+A row of images has channels * height * width inputs (`seq_len`), channel by channel and each row by
+row, and height * width labels: the class of each pixel.
 """
 
 from __future__ import annotations
@@ -25,11 +31,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hrm.errors import UserError
 
@@ -40,6 +46,36 @@ IGNORE = -100
 """The label in memory of a position that counts in no loss or metric."""
 
 _CHECK_ROWS = 1 << 16
+
+
+class ImageMetadata(BaseModel):
+    """`image` in `dataset.json`: what a row's numbers show."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    channels: int = Field(ge=1)
+    height: int = Field(ge=1)
+    width: int = Field(ge=1)
+    classes: int = Field(ge=2)
+    """Labels are 0 .. classes - 1, and `ignore_label_id`."""
+    values: Literal["categorical", "intensity"]
+    """Inputs are symbols 0 .. vocab_size - 1 of one channel, or brightness 0 .. 255."""
+    class_names: list[str]
+    task: str
+    """What made the images: flood_fill, pathfinder, digits, pairs, ..."""
+
+    @property
+    def pixels(self) -> int:
+        """Labels of a row."""
+        return self.height * self.width
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if len(self.class_names) != self.classes:
+            raise ValueError(f"class_names has {len(self.class_names)} of {self.classes} names")
+        if self.values == "categorical" and self.channels != 1:
+            raise ValueError(f"channels is {self.channels}: categorical values have one channel")
+        return self
 
 
 class Metadata(BaseModel):
@@ -62,6 +98,26 @@ class Metadata(BaseModel):
     sets: list[str] = Field(min_length=1)
     total_puzzles: int | None = None
     """Written by TRM's builders only."""
+    image: ImageMetadata | None = None
+    """Given if rows are images."""
+
+    @model_validator(mode="after")
+    def _image_fits(self) -> Self:
+        if (image := self.image) is None:
+            return self
+        if self.seq_len != image.channels * image.pixels:
+            raise ValueError(
+                f"seq_len is {self.seq_len}, but an image has {image.channels} * {image.height} * "
+                f"{image.width} values"
+            )
+        if image.values == "intensity" and self.vocab_size != 256:
+            raise ValueError(f"vocab_size is {self.vocab_size}: intensities have 256 values")
+        return self
+
+    @property
+    def label_len(self) -> int:
+        """Labels of a row: `seq_len`, or the pixels of an image."""
+        return self.seq_len if self.image is None else self.image.pixels
 
 
 @dataclass(frozen=True)
@@ -73,9 +129,18 @@ class SplitArrays:
     puzzle_identifiers: IntArray
     puzzle_indices: IntArray
     group_indices: IntArray
+    difficulty: IntArray | None = None
+    """Of each row, [rows]."""
 
     @classmethod
-    def from_rows(cls, inputs: IntArray, labels: IntArray, *, group_size: int = 1) -> SplitArrays:
+    def from_rows(
+        cls,
+        inputs: IntArray,
+        labels: IntArray,
+        *,
+        group_size: int = 1,
+        difficulty: IntArray | None = None,
+    ) -> SplitArrays:
         """Each row a puzzle with the blank identifier; each run of `group_size` rows a group."""
         rows = len(inputs)
         if rows % group_size:
@@ -86,6 +151,7 @@ class SplitArrays:
             puzzle_identifiers=np.zeros(rows, dtype=np.int32),
             puzzle_indices=np.arange(rows + 1, dtype=np.int32),
             group_indices=np.arange(0, rows + 1, group_size, dtype=np.int32),
+            difficulty=difficulty,
         )
 
 
@@ -101,6 +167,8 @@ class PuzzleSplit:
     puzzle_identifiers: IntArray
     puzzle_indices: IntArray
     group_indices: IntArray
+    difficulty: IntArray | None = None
+    """Of each row, [rows], where the data set's maker knows it exactly."""
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -117,7 +185,7 @@ class PuzzleSplit:
     def take(self, rows: NDArray[np.integer]) -> dict[str, NDArray[np.int32]]:
         """Copies of `rows` [n]: int32 `inputs` and `labels` [n, seq_len], `puzzle_identifiers` [n].
 
-        Labels that are ignored on disk are `IGNORE`.
+        Of images, `labels` are [n, height * width]. Labels that are ignored on disk are `IGNORE`.
         """
         labels = self.labels[rows].astype(np.int32)
         if self.metadata.ignore_label_id is not None:
@@ -144,7 +212,8 @@ def load_split(root: str | Path, name: SplitName) -> PuzzleSplit:
     """Open and check a split.
 
     Raises `UserError` if a file is missing, truncated or does not fit the others, if a token lies
-    outside the vocabulary or an identifier outside its range. A million rows take about a second.
+    outside the vocabulary, or an identifier or a pixel's class outside its range. A million rows
+    take about a second.
     """
     root = Path(root)
     folder = root / name
@@ -166,6 +235,7 @@ def load_split(root: str | Path, name: SplitName) -> PuzzleSplit:
         puzzle_identifiers=_join([arrays.puzzle_identifiers for arrays in sets]),
         puzzle_indices=_join_indices([arrays.puzzle_indices for arrays in sets], row_starts),
         group_indices=_join_indices([arrays.group_indices for arrays in sets], puzzle_starts),
+        difficulty=_join_difficulty(folder, metadata.sets, sets),
     )
     if split.groups != metadata.total_groups:
         raise UserError(
@@ -193,12 +263,14 @@ def write_dataset(
     ignore_label_id: int | None = 0,
     blank_identifier_id: int = 0,
     identifiers: Sequence[str] = ("<blank>",),
+    image: ImageMetadata | None = None,
     prepare: Mapping[str, Any] | None = None,
 ) -> None:
     """Write `splits` to `root`, whole or not at all.
 
-    Everything goes to a folder beside `root`, which is renamed at the end. `prepare` becomes
-    `prepare.json`. Raises `UserError` if `root` is in use or cannot be written (a full disk).
+    Everything goes to a folder beside `root`, which is renamed at the end. `image` says what rows
+    that are images show, `prepare` becomes `prepare.json`. Raises `UserError` if `root` is in use
+    or cannot be written (a full disk).
     """
     root = Path(root).resolve()
     check_target(root)
@@ -217,6 +289,7 @@ def write_dataset(
                 mean_puzzle_examples=len(arrays.inputs) / max(len(arrays.puzzle_identifiers), 1),
                 sets=["all"],
                 total_puzzles=len(arrays.puzzle_identifiers),
+                image=image,
             )
             _write_split(temporary / name, arrays, metadata)
         _write_json(temporary / "identifiers.json", list(identifiers))
@@ -233,7 +306,11 @@ def _write_split(folder: Path, arrays: SplitArrays, metadata: Metadata) -> None:
     folder.mkdir()
     for field in ("inputs", "labels", "puzzle_identifiers", "puzzle_indices", "group_indices"):
         np.save(folder / f"all__{field}.npy", getattr(arrays, field))
-    _write_json(folder / "dataset.json", metadata.model_dump())
+    if arrays.difficulty is not None:
+        np.save(folder / "all__difficulty.npy", arrays.difficulty)
+    # Without images the file is the published one, key for key.
+    unused = {"image"} if metadata.image is None else None
+    _write_json(folder / "dataset.json", metadata.model_dump(exclude=unused))
 
 
 def _write_json(path: Path, value: Any) -> None:
@@ -248,7 +325,7 @@ def _read_metadata(path: Path) -> Metadata:
         if isinstance(error, ValidationError):
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"]) or "the file"
-            reason = f"{key}: {first['msg']}"
+            reason = f"{key}: {first['msg'].removeprefix('Value error, ')}"
         raise UserError(f"{path} is not a data set's description: {reason}") from error
 
 
@@ -264,13 +341,21 @@ def _read_set(folder: Path, name: str, metadata: Metadata) -> SplitArrays:
         puzzle_identifiers=read("puzzle_identifiers", 1),
         puzzle_indices=read("puzzle_indices", 1),
         group_indices=read("group_indices", 1),
+        difficulty=read("difficulty", 1) if (folder / f"{name}__difficulty.npy").exists() else None,
     )
-    prefix = folder / name
-    for field, array in (("inputs", arrays.inputs), ("labels", arrays.labels)):
-        expected = (len(arrays.inputs), metadata.seq_len)
+    prefix, rows = folder / name, len(arrays.inputs)
+    for field, array, length in (
+        ("inputs", arrays.inputs, metadata.seq_len),
+        ("labels", arrays.labels, metadata.label_len),
+    ):
+        expected = (rows, length)
         if array.shape != expected:
             raise UserError(f"{prefix}__{field}.npy has shape {array.shape} instead of {expected}")
-    _check_indices(Path(f"{prefix}__puzzle_indices.npy"), arrays.puzzle_indices, len(arrays.inputs))
+    if arrays.difficulty is not None and len(arrays.difficulty) != rows:
+        raise UserError(
+            f"{prefix}__difficulty.npy has {len(arrays.difficulty)} entries for {rows} rows"
+        )
+    _check_indices(Path(f"{prefix}__puzzle_indices.npy"), arrays.puzzle_indices, rows)
     puzzles = len(arrays.puzzle_indices) - 1
     if len(arrays.puzzle_identifiers) != puzzles:
         raise UserError(
@@ -281,8 +366,9 @@ def _read_set(folder: Path, name: str, metadata: Metadata) -> SplitArrays:
 
     vocabulary, identifiers = metadata.vocab_size, metadata.num_puzzle_identifiers
     _check_range(Path(f"{prefix}__inputs.npy"), arrays.inputs, vocabulary, None, "token")
+    classes = vocabulary if metadata.image is None else metadata.image.classes
     _check_range(
-        Path(f"{prefix}__labels.npy"), arrays.labels, vocabulary, metadata.ignore_label_id, "label"
+        Path(f"{prefix}__labels.npy"), arrays.labels, classes, metadata.ignore_label_id, "label"
     )
     _check_range(
         Path(f"{prefix}__puzzle_identifiers.npy"),
@@ -334,6 +420,14 @@ def _check_range(path: Path, array: IntArray, end: int, ignored: int | None, wha
 
 def _join(arrays: list[IntArray]) -> IntArray:
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+
+def _join_difficulty(folder: Path, names: list[str], sets: list[SplitArrays]) -> IntArray | None:
+    known = [arrays.difficulty for arrays in sets if arrays.difficulty is not None]
+    if known and len(known) < len(sets):
+        missing = next(n for n, a in zip(names, sets, strict=True) if a.difficulty is None)
+        raise UserError(f"{folder / missing}__difficulty.npy is missing, other sets have theirs")
+    return _join(known) if known else None
 
 
 def _join_indices(indices: list[IntArray], starts: NDArray[np.integer]) -> IntArray:

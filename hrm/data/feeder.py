@@ -25,7 +25,8 @@ class Augmenter(Protocol):
     def __call__(self, inputs: Int32, labels: Int32, keys: Keys, /) -> tuple[Int32, Int32]:
         """`inputs`, `labels` int32 [n, seq_len] and `keys` uint64 [n] -> new inputs and labels.
 
-        Labels may hold -100. Row i must depend on row i and key i alone.
+        Of images, labels are [n, height * width]. Labels may hold -100. Row i must depend on row i
+        and key i alone.
         """
         ...
 
@@ -70,14 +71,12 @@ class Feeder:
         self._admitted = 0
         self._order_epoch = -1
         self._order: NDArray[np.int64] = np.empty(0, dtype=np.int64)
-        length = split.metadata.seq_len
+        metadata = split.metadata
         self._rows = np.full(slots, -1, dtype=np.int64)
         self._batch: dict[str, Int32] = {
-            "inputs": np.full((slots, length), split.metadata.pad_id, dtype=np.int32),
-            "labels": np.full((slots, length), IGNORE, dtype=np.int32),
-            "puzzle_identifiers": np.full(
-                slots, split.metadata.blank_identifier_id, dtype=np.int32
-            ),
+            "inputs": np.full((slots, metadata.seq_len), metadata.pad_id, dtype=np.int32),
+            "labels": np.full((slots, metadata.label_len), IGNORE, dtype=np.int32),
+            "puzzle_identifiers": np.full(slots, metadata.blank_identifier_id, dtype=np.int32),
         }
 
     @property
@@ -108,9 +107,10 @@ class Feeder:
     def fill(self, halted: NDArray[np.bool_]) -> dict[str, Int32]:
         """New rows for the slots where `halted` [slots] is true, in slot order.
 
-        Returns int32 `inputs`, `labels` [slots, seq_len] and `puzzle_identifiers` [slots]. The
-        other slots' content is arbitrary. The arrays are the feeder's own and are overwritten at
-        the next call. After the last epoch slots get padding: pad tokens, labels all -100.
+        Returns int32 `inputs`, `labels` [slots, seq_len] and `puzzle_identifiers` [slots]; of
+        images, `labels` are [slots, height * width]. The other slots' content is arbitrary. The
+        arrays are the feeder's own and are overwritten at the next call. After the last epoch
+        slots get padding: pad tokens, labels all -100.
         """
         halted = np.asarray(halted, dtype=bool)
         if halted.shape != (self.slots,):

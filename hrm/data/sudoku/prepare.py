@@ -15,27 +15,24 @@ With 6 to 12 blanks, the default, these are 4,004 (of which `invariant` tells 3,
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from hrm.data.base import SplitArrays, SplitName, check_target, write_dataset
 from hrm.data.keys import draws, keys_of
+from hrm.data.request import Report, checked, reporting
 from hrm.data.sudoku.csv import read_csv
 from hrm.data.sudoku.generator import generate
 from hrm.data.sudoku.grid import SHAPES, Digits, Shape, encode
 from hrm.data.sudoku.symmetry import SudokuAugment, invariant
-from hrm.errors import UserError, nearest
+from hrm.errors import UserError
 
 SplitBy = Literal["puzzle", "solution"]
 Rows = NDArray[np.int64]
-Report = Callable[[str, int, int], None]
-"""Called with what is being done, how much is done and how much there is."""
 
 # What each use of the seed adds to its keys, so that no two share random numbers.
 _SPLIT, _REVEAL, _AUGMENT = 1, 2, 3
@@ -106,15 +103,7 @@ class SudokuRequest(BaseModel):
 
 def sudoku_request(**values: Any) -> SudokuRequest:
     """A checked request; `UserError` names the first wrong field."""
-    try:
-        return SudokuRequest(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = str(first["loc"][0])
-        if first["type"] == "extra_forbidden":
-            hint = nearest(key, SudokuRequest.model_fields)
-            raise UserError(f"hrm prepare sudoku knows no '{key}'{hint}") from error
-        raise UserError(f"{key} is {first['input']!r}: {first['msg']}") from error
+    return checked(SudokuRequest, "sudoku", values)
 
 
 def prepare_sudoku(request: SudokuRequest, progress: bool = False) -> dict[str, Any]:
@@ -127,7 +116,7 @@ def prepare_sudoku(request: SudokuRequest, progress: bool = False) -> dict[str, 
     shape = SHAPES[request.size]
     _check(request, shape)
     check_target(request.out)
-    with _reporting(progress) as report:
+    with reporting(progress) as report:
         boards = _from_csv(request, report) if request.csv else _from_generator(request, report)
         augmentations = {"train": request.augmentations}
         splits: dict[SplitName, SplitArrays] = {}
@@ -368,23 +357,3 @@ def _arrays(
         all_inputs[rows], all_labels[rows] = augment(all_inputs[rows], all_labels[rows], keys)
         report("augmenting", start + len(rows), len(others))
     return SplitArrays.from_rows(all_inputs, all_labels, group_size=group)
-
-
-@contextlib.contextmanager
-def _reporting(progress: bool) -> Iterator[Report]:
-    """A progress bar per kind of work, or nothing."""
-    if not progress:
-        yield lambda what, done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress, TaskID
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def report(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done, total=total)
-
-        yield report
