@@ -8,11 +8,12 @@ from typing import Any
 import yaml
 
 from hrm.data.sudoku import Shape, shape_of
-from hrm.models import TRM, ACTModel
+from hrm.models import TRM, ACTModel, HRMACTv1
 
 _PAPERS = {
     "HRM": "Wang et al. 2025, arXiv:2506.21734",
     "TRM": "Jolicoeur-Martineau 2025, arXiv:2510.04871",
+    "ACT U-Net": "a U-Net whose bottleneck is applied again until a learned policy halts",
 }
 _HALTS = {"fixed": ".", "convergence": " and stops when they no longer change it."}
 _SUDOKU_IN_PYTHON = """
@@ -55,9 +56,15 @@ def model_card(
     config = model.config
     shape = shape_of(config.seq_len, config.vocab_size)
     family = "TRM" if isinstance(model, TRM) else "HRM"
+    if not isinstance(model, (TRM, HRMACTv1)):
+        family = "ACT U-Net"
     front: dict[str, Any] = {
         "library_name": "hrm",
-        "tags": [family.lower(), "recursive-reasoning", "adaptive-computation-time"],
+        "tags": [
+            family.lower().replace(" ", "-"),
+            "recursive-reasoning",
+            "adaptive-computation-time",
+        ],
         "metrics": ["accuracy"],
     }
     if shape:
@@ -67,8 +74,8 @@ def model_card(
     kind = f"{family}-MLP" if getattr(config, "mlp_t", False) else family
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n# {name.rpartition('/')[2]}\n",
-        f"{kind} ({_PAPERS[family]}) with {record['parameters']:,} parameters for {_task(shape)}. "
-        f"It refines its answer in up to {config.halt_max_steps} steps"
+        f"{kind} ({_PAPERS[family]}) with {record['parameters']:,} parameters for "
+        f"{_task(model, shape)}. It refines its answer in up to {config.halt_max_steps} steps"
         + _HALTS.get(config.halting, " and says itself when the answer is right.")
         + "\n",
         _use(name, shape, puzzle),
@@ -82,8 +89,13 @@ def model_card(
     return "\n".join(parts)
 
 
-def _task(shape: Shape | None) -> str:
-    return "sequences of tokens" if shape is None else f"{shape.n}x{shape.n} Sudoku"
+def _task(model: ACTModel, shape: Shape | None) -> str:
+    if shape is not None:
+        return f"{shape.n}x{shape.n} Sudoku"
+    config = model.config
+    if not isinstance(model, (TRM, HRMACTv1)):
+        return f"images of {config.height}x{config.width} pixels, {config.classes} classes"
+    return "sequences of tokens"
 
 
 def _use(name: str, shape: Shape | None, puzzle: str | None) -> str:
@@ -95,6 +107,8 @@ def _use(name: str, shape: Shape | None, puzzle: str | None) -> str:
 
 def _figures(test: Mapping[str, Any]) -> str:
     last, count = test["max_steps"], test["count"]
+    if "iou" in test:
+        return _table(test, _image_rows(test, last), count)
     auroc = test["q_halt_auroc"]
     rows = {
         f"exact accuracy, every row to the last step ({last})": f"{test['exact_accuracy']:.4f}",
@@ -105,6 +119,20 @@ def _figures(test: Mapping[str, Any]) -> str:
         if auroc is None
         else f"{auroc:.4f}",
     }
+    return _table(test, rows, count)
+
+
+def _image_rows(test: Mapping[str, Any], last: int) -> dict[str, str]:
+    return {
+        f"IoU, every image to the last step ({last})": f"{test['iou']:.4f}",
+        "IoU where the policy halts": f"{test['halting/iou']:.4f}",
+        "mean steps where the policy halts": f"{test['halting/mean_steps']:.2f} of {last}",
+        "Dice": f"{test['dice']:.4f}",
+        "images entirely right": f"{test['exact_accuracy']:.4f}",
+    }
+
+
+def _table(test: Mapping[str, Any], rows: Mapping[str, str], count: int) -> str:
     table = "".join(f"| {key} | {value} |\n" for key, value in rows.items())
     return (
         f"## Figures\n\nOn the {count:,} rows of the `{test['split']}` split of `{test['data']}`, "

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from hrm.data.base import Metadata
 from hrm.errors import UserError, nearest
-from hrm.models.base import ACTModel
-from hrm.models.registry import FROM_DATA, MODELS
+from hrm.models.act import ACTModel
+from hrm.models.registry import FROM_DATA as FROM_DATA
+from hrm.models.registry import MODELS
 
 TokenLoss = Literal["stablemax", "softmax"]
-DynamicsName = Literal["persistent", "online", "episode"]
+DynamicsName = Literal["persistent", "online", "episode", "rollout"]
 
+_STEPWISE: tuple[DynamicsName, ...] = ("persistent", "online", "episode")
 REFUSED: dict[tuple[str, DynamicsName], str] = {
     ("fixed", "episode"): "no sequence ever leaves the batch, which is what dynamics=online does",
+    (
+        "q_learning",
+        "rollout",
+    ): "its continue value learns from one more step, which a trajectory of "
+    "all steps does not take; halting=halt_only has the same halting value",
+    **{
+        (policy, dynamics): "it learns from whole trajectories, which dynamics=rollout has"
+        for policy in ("dual_value", "graves", "pondernet")
+        for dynamics in _STEPWISE
+    },
 }
 """Pairs of a halting policy and a dynamics that make no sense together, with the reason."""
 
@@ -41,6 +54,8 @@ class OptimizerConfig(BaseModel):
     beta2: float = Field(default=0.95, ge=0, lt=1)
     weight_decay: float = Field(default=0.1, ge=0)
     muon_momentum: float = Field(default=0.95, ge=0, lt=1)
+    head_lr: float | None = Field(default=None, gt=0)
+    """Rate of the value functions that an act_unet's policy learns; null: `lr`."""
     puzzle_emb_lr: float = Field(default=1e-2, ge=0)
     puzzle_emb_weight_decay: float = Field(default=0.1, ge=0)
     grad_clip_norm: float | None = Field(default=None, gt=0)
@@ -54,12 +69,14 @@ class DataConfig(BaseModel):
 
     path: str
     """Folder with `train/` and `test/` in the published layout, and maybe `val/`."""
-    augment: Literal["none", "sudoku"] = "none"
-    """Symmetries applied to every row as it is drawn, beside copies that were built ahead."""
+    augment: Literal["none", "sudoku", "dihedral"] = "none"
+    """Symmetries applied to every row as it is drawn, beside copies that were built ahead: those of
+    Sudoku, or of the square for images."""
     sampling: Literal["rows", "groups"] = "rows"
     """An epoch is every row once, or one random row of every group (published)."""
     prepare: dict[str, Any] | None = None
-    """How to build the set when `path` is missing: keys of `hrm prepare sudoku`."""
+    """How to build the set when `path` is missing: `kind` (default sudoku) and the keys of
+    `hrm prepare KIND`."""
 
 
 class ExperimentConfig(OptimizerConfig):
@@ -75,7 +92,8 @@ class ExperimentConfig(OptimizerConfig):
     """How a batch becomes updates. `persistent` (published): one forward and one update, the carry
     lives on. `online`: a fresh carry and `num_act_steps` forwards, each with an update; nothing
     halts in training. `episode` (HRM's pseudocode): a fresh carry and forwards with an update each
-    until every sequence has halted; those that have leave the batch."""
+    until every sequence has halted; those that have leave the batch. `rollout`: a fresh carry and a
+    trajectory of all steps, with gradient through all of it, and one update."""
     num_act_steps: int | None = Field(default=None, ge=1)
     """Steps of a batch under `online`; null: the model's step limit in training."""
 
@@ -137,11 +155,11 @@ class ExperimentConfig(OptimizerConfig):
         name = settings.pop("name", None)
         if name not in MODELS:
             raise ValueError(f"name: got {name!r}, may be one of {', '.join(MODELS)}")
-        for key in FROM_DATA:
+        schema = MODELS[name].config_type
+        for key in schema.from_data:
             if key in settings:
                 raise ValueError(f"{key}: is read from the data and cannot be set")
-        # Placeholders: only the settings are checked here.
-        MODELS[name].config_type(batch_size=1, seq_len=1, vocab_size=2, **settings)
+        schema(**schema.from_data, **settings)
         return arch
 
     def step_limit(self, step: int) -> int | None:
@@ -286,8 +304,17 @@ def _known_hint(key: str) -> str:
     return nearest(key, {name for schema in schemas for name in schema.model_fields})
 
 
-def build_model(arch: dict[str, Any], **from_data: int) -> ACTModel:
-    """The model of `arch` for data of these sizes (`FROM_DATA`)."""
+def sizes_of_data(arch: Mapping[str, Any], data: Metadata, batch_size: int) -> dict[str, Any]:
+    """What data and batch decide about the model of `arch`: what `build_model` needs beside it.
+
+    Raises:
+        UserError: such a model cannot learn from such data.
+    """
+    return {"batch_size": batch_size, **MODELS[arch["name"]].config_type.read_data(data)}
+
+
+def build_model(arch: dict[str, Any], **from_data: Any) -> ACTModel:
+    """The model of `arch` for data of these sizes (`sizes_of_data`)."""
     settings = {key: value for key, value in arch.items() if key != "name"}
     try:
         return MODELS[arch["name"]]({**settings, **from_data})
@@ -297,6 +324,6 @@ def build_model(arch: dict[str, Any], **from_data: int) -> ACTModel:
 
 def planned_updates(config: ExperimentConfig, rows: int | None) -> float:
     """Most updates that the run can take: that many if no sequence halts early."""
-    by_rows = math.inf if rows is None else rows * config.arch["halt_max_steps"]
-    by_rows /= config.global_batch_size
+    a_row = 1 if config.dynamics == "rollout" else config.arch["halt_max_steps"]
+    by_rows = math.inf if rows is None else rows * a_row / config.global_batch_size
     return min(by_rows, config.max_steps or math.inf)

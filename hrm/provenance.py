@@ -9,7 +9,7 @@ from typing import Any
 
 from hrm.config import ExperimentConfig, compose_dict, config_dir, validate
 from hrm.errors import UserError
-from hrm.models.registry import FROM_DATA, MODELS
+from hrm.models.registry import MODELS
 
 NOT_TRAINING = frozenset(
     "out resume progress plots tensorboard run_name project_name".split()  # noqa: SIM905
@@ -50,10 +50,13 @@ def train_command(config: ExperimentConfig) -> str | None:
 
 
 def prepare_command(settings: Mapping[str, Any], out: str, task: str = "sudoku") -> str:
-    """The `hrm prepare` of these settings; a range of one number is that number."""
-    words = ["hrm", "prepare", task]
+    """The `hrm prepare` of these settings, of whose `kind` they are if they have one.
+
+    A range of one number is that number.
+    """
+    words = ["hrm", "prepare", settings.get("kind", task)]
     for key, value in settings.items():
-        if value is not None and key != "out":
+        if value is not None and key not in ("out", "kind"):
             ends = value if isinstance(value, (list, tuple)) else [value]
             words += [f"--{key.replace('_', '-')}", "-".join(map(str, dict.fromkeys(ends)))]
     return shlex.join([*words, "--out", out])
@@ -68,8 +71,9 @@ def _settings(config: ExperimentConfig) -> dict[str, Any]:
     values = config.model_dump(mode="json", exclude=set(NOT_TRAINING))
     arch = dict(values["arch"])
     name = arch.pop("name")
-    schema = MODELS[name].config_type(batch_size=1, seq_len=1, vocab_size=2, **arch)
-    values["arch"] = {"name": name, **schema.model_dump(mode="json", exclude=set(FROM_DATA))}
+    kind = MODELS[name].config_type
+    schema = kind(**kind.from_data, **arch)
+    values["arch"] = {"name": name, **schema.model_dump(mode="json", exclude=set(kind.from_data))}
     return values
 
 

@@ -283,6 +283,7 @@ def test_the_stored_policy_does_what_was_measured(
     )
     assert served["mean_steps"] == pytest.approx(record["after"]["mean_steps"])
     assert served["exact_accuracy"] == pytest.approx(record["after"]["exact_accuracy"])
+    assert served["calibrated_policy"]["stopper"] == stopper
     if stopper != "lead":  # No answer of `hrm` is right: it halts at once.
         assert 1 < served["mean_steps"] < STEPS
     to_the_end = evaluate_split(load_run(folder).model, val(root))
@@ -465,7 +466,7 @@ def test_a_run_s_newest_checkpoint_is_calibrated_and_resuming_does_not_mind(
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     figures: list[Figure] = []
-    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(plots.drawing, "save", lambda figure, path: figures.append(figure))
     return figures
 
 

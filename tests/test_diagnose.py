@@ -236,7 +236,7 @@ def test_other_data_is_refused(hrm: Run, folder: Path, tmp_path: Path) -> None:
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """The figures that would be saved."""
     figures: list[Figure] = []
-    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(plots.drawing, "save", lambda figure, path: figures.append(figure))
     return figures
 
 

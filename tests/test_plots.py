@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+import hrm
 from hrm import plots
 from hrm.errors import UserError
 from hrm.evaluation import calibration_bins, summarise
@@ -19,7 +20,7 @@ from hrm.evaluation import calibration_bins, summarise
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """The figures that would be saved."""
     figures: list[Figure] = []
-    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(plots.drawing, "save", lambda figure, path: figures.append(figure))
     return figures
 
 
@@ -148,4 +149,87 @@ def test_a_failed_write_leaves_the_old_picture(
 
 def test_pyplot_is_not_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
-    importlib.reload(plots).plot_steps_histogram([1], tmp_path / "a.png")
+    monkeypatch.setattr(hrm, "plots", plots)
+    for name in [name for name in sys.modules if name.startswith("hrm.plots")]:
+        monkeypatch.delitem(sys.modules, name)
+    importlib.import_module("hrm.plots").plot_steps_histogram([1], tmp_path / "a.png")
+
+
+VALUES = {"contribution": [1.0, 0.5, 0.2], "accumulated": [1.0, 1.5, 1.7], "threshold": [1.4] * 3}
+MASKS = np.array([[[0, 0], [1, 0]], [[0, 1], [1, 0]], [[1, 1], [1, 2]]])
+
+
+def test_steps_of_an_image_show_each_mask_and_mark_the_halt(
+    tmp_path: Path, drawn: list[Figure]
+) -> None:
+    image = np.ones((2, 2, 3))
+    shown = np.array([[True, True], [True, False]])
+    plots.plot_steps(image, MASKS, tmp_path / "a.png", halted_at=2, values=VALUES, shown=shown)
+    *tiles, below = drawn[0].axes
+    titles = [tile.get_title() for tile in tiles]
+    assert titles == ["input", "step 1", "step 2: halt", "step 3"]
+    first, third = (np.asarray(tiles[i].images[0].get_array()) for i in (1, 3))
+    assert len(np.unique(first.reshape(-1, 3), axis=0)) == 2
+    # What has no answer is not painted, and what follows the halt is pale.
+    np.testing.assert_allclose(third[1, 1], 1)
+    assert third[1, 0].min() > first[1, 0].min()
+    accumulated, threshold, halt = below.lines
+    np.testing.assert_allclose(np.asarray(accumulated.get_ydata()), VALUES["accumulated"])
+    np.testing.assert_allclose(np.asarray(threshold.get_ydata()), VALUES["threshold"])
+    assert np.asarray(halt.get_xdata())[0] == 2
+    assert [bar.get_height() for bar in below.patches] == VALUES["contribution"]
+
+
+def test_steps_of_a_policy_without_value_functions(tmp_path: Path, drawn: list[Figure]) -> None:
+    values = {"q_halt": [-1.0, 2.0, 3.0]}
+    plots.plot_steps(np.ones((2, 2, 3)), MASKS, tmp_path / "a.png", halted_at=3, values=values)
+    assert [line.get_label() for line in drawn[0].axes[-1].lines] == ["q_halt", "halt: step 3"]
+
+
+def test_frontier_has_a_line_for_each_series(tmp_path: Path, drawn: list[Figure]) -> None:
+    series = {
+        "policy": [(3.0, 0.8), (2.0, 0.7)],
+        "fixed depth": [(1.0, 0.5), (2.0, 0.6)],
+        "oracle": [(2.5, 0.9)],
+        "halting on |dx|": [(2.0, 0.65)],
+    }
+    plots.plot_frontier(series, tmp_path / "a.png", metric="Dice")
+    plots.plot_frontier({}, tmp_path / "b.png")
+    axes = drawn[0].axes[0]
+    lines = {line.get_label(): np.column_stack(line.get_data()).tolist() for line in axes.lines}
+    assert lines["policy"] == [[2, 0.7], [3, 0.8]]
+    assert list(lines) == list(series)
+    assert axes.get_ylabel() == "Dice"
+    assert len({line.get_color() for line in axes.lines}) == 4
+
+
+GROUP = {"low": 2, "high": 4, "count": 3, "mean_steps": 1.5, "mean_optimal_steps": 2.0}
+OF_IMAGES = {
+    "iou": 0.5,
+    "steps_histogram": [3, 1],
+    "optimal_steps_histogram": [1, 3],
+    "by_difficulty": [GROUP, GROUP | {"low": 5, "high": 5}],
+    "iou_by_step": [0.25, 0.5],
+    "loss_by_step": [0.7, 0.4],
+    "halting/mean_steps": 1.25,
+    "halting/iou": 0.4,
+}
+
+
+def test_histograms_of_policy_and_best_steps(tmp_path: Path, drawn: list[Figure]) -> None:
+    plots.plot_histograms(OF_IMAGES, tmp_path / "a.png")
+    shares, by_difficulty = drawn[0].axes
+    assert [bar.get_height() for bar in shares.patches] == [0.75, 0.25, 0.25, 0.75]
+    assert [label.get_text() for label in by_difficulty.get_xticklabels()] == ["2-4", "5"]
+    assert np.asarray(by_difficulty.lines[1].get_ydata()).tolist() == [2.0, 2.0]
+    # An adaptive evaluation knows neither the best steps nor, of some data, the difficulty.
+    plots.plot_histograms({"steps_histogram": [3, 1], "by_difficulty": None}, tmp_path / "b.png")
+    assert [bar.get_height() for bar in drawn[1].axes[0].patches] == [0.75, 0.25]
+
+
+def test_an_evaluation_of_images_has_plots_of_its_own(tmp_path: Path) -> None:
+    files = plots.plot_evaluation(OF_IMAGES, tmp_path / "a")
+    assert [f.name for f in files] == ["steps_at_halt.png", "iou_by_step.png"]
+    assert sorted(files) == sorted((tmp_path / "a").iterdir())
+    stopped = {k: v for k, v in OF_IMAGES.items() if "by_step" not in k}
+    assert len(plots.plot_evaluation(stopped, tmp_path / "b")) == 1

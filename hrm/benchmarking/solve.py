@@ -23,6 +23,7 @@ from hrm.inference.engine import Answers, Engine
 from hrm.inference.evaluate import check_fits
 from hrm.inference.loop import evaluating, solve
 from hrm.models import ACTModel
+from hrm.models.base import token_model
 
 BATCH_SIZES = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 """Tried for the loop, and for the engine's slots unless they are given."""
@@ -37,7 +38,7 @@ Batch = Mapping[str, Tensor]
 @torch.inference_mode()
 def fixed_depth(model: ACTModel, batches: Sequence[Batch]) -> list[Tensor]:
     """The bare recursion: all steps of every batch, then its heads and an argmax."""
-    inner, answers = model.inner, []
+    inner, answers = token_model(model).inner, []
     for batch in batches:
         everyone = torch.ones(len(batch["inputs"]), dtype=torch.bool, device=inner.H_init.device)
         latents = inner.empty_latents(len(everyone), everyone.device)

@@ -168,7 +168,7 @@ def rows_to_train(
         return load_split(root, "train")
     if "data.path" in given:
         raise UserError(f"data.path: {root} does not exist; --length N takes random rows instead")
-    if config.data.prepare is None:
+    if config.data.prepare is None or config.data.prepare.get("kind", "sudoku") != "sudoku":
         raise UserError(
             f"data.path: {root} does not exist, and the experiment does not say its size; give "
             "--length and --vocab for random rows"

@@ -32,6 +32,24 @@ SHOWN = (
     ("q_halt_auroc_all_steps", "Q-halt AUROC over all steps"),
     ("q_halt_calibration_error", "Q-halt calibration error"),
 )
+SHOWN_OF_IMAGES = (
+    ("count", "images"),
+    ("iou", "intersection over union"),
+    ("dice", "Dice"),
+    ("accuracy", "pixel accuracy"),
+    ("exact_accuracy", "exact accuracy"),
+    ("mean_steps", "mean steps"),
+    ("halting/mean_steps", "mean steps where the policy would halt"),
+    ("halting/iou", "intersection over union there"),
+    ("halting/steps_std", "spread of its steps"),
+    ("halting/spearman", "rank correlation with the difficulty"),
+    ("halting/agreement", "agreement with the optimal step"),
+    ("halting/regret", "regret"),
+    ("halting/gap_closed", "share of a fixed depth's regret saved"),
+    ("saved", "share of all operations saved"),
+)
+CALIBRATED = ("stopper", "threshold", "temperature")
+"""What is told of a calibrated policy."""
 
 
 def run(arguments: list[str]) -> int:
@@ -47,11 +65,12 @@ def run(arguments: list[str]) -> int:
     add("--halting", choices=("max_steps", "adaptive"), default="max_steps")
     add("--count", type=int, help="rows, spread evenly over the split (default: all)")
     add("--batch-size", type=int, default=256)
+    add("--step-penalty", type=float, help="images: cost of a step (default: the policy's own)")
     add("--device", default="auto")
     add("--plots", metavar="DIR", help="also draw the plots into this folder")
     add("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
-    at_least(options, count=1, batch_size=1)
+    at_least(options, count=1, batch_size=1, step_penalty=0)
 
     device, seq_len = pick_device(options.device), seq_len_of(options.data, options.split)
     figures = figures_of(
@@ -61,6 +80,7 @@ def run(arguments: list[str]) -> int:
         count=options.count,
         batch_size=options.batch_size,
         halting=options.halting,
+        step_penalty=options.step_penalty,
     )
     if options.json:
         print_json(figures)
@@ -81,6 +101,7 @@ def figures_of(
     count: int | None = None,
     batch_size: int = 256,
     halting: HaltingMode = "max_steps",
+    step_penalty: float | None = None,
 ) -> dict[str, Any]:
     """A run's figures on a split of its own data set, or of `data`; a bar in a terminal.
 
@@ -96,9 +117,18 @@ def figures_of(
             count=count,
             batch_size=batch_size,
             halting=halting,
+            loss="stablemax" if loaded.config is None else loaded.config.loss,
+            step_penalty=step_penalty,
             on_batch=lambda done: bar.update(task, completed=done),
         )
-    return figures | {"halting": halting, "split": split, "step": loaded.step}
+    record = loaded.model.calibration
+    policy = None if record is None else {k: record[k] for k in CALIBRATED if k in record}
+    return figures | {
+        "halting": halting,
+        "calibrated_policy": policy,
+        "split": split,
+        "step": loaded.step,
+    }
 
 
 def root_of(loaded: LoadedRun, data: str | Path | None) -> Path:
@@ -134,12 +164,23 @@ def _made(loaded: LoadedRun) -> str:
 def show(figures: dict[str, Any]) -> None:
     """The figures that matter as a table."""
     table = Table(show_header=False, box=None)
-    for key, gloss in SHOWN:
+    images = "iou" in figures
+    figures = {**figures, **figures.get("operations", {})}
+    for key, gloss in SHOWN_OF_IMAGES if images else SHOWN:
         value = figures.get(key)
         text = "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
         table.add_row(gloss, text)
-    by_step = " ".join(f"{a:.3f}" for a in figures["accuracy_by_step"])
-    table.add_row("exact accuracy by step", by_step)
+    if policy := figures.get("calibrated_policy"):
+        chosen = ", ".join(f"{k} {v}" for k, v in policy.items())
+        table.add_row("policy, as hrm calibrate chose it", chosen)
+    by_steps = (
+        {"iou_by_step": "intersection over union by step", "loss_by_step": "loss by step"}
+        if images
+        else {"accuracy_by_step": "exact accuracy by step"}
+    )
+    for key, gloss in by_steps.items():
+        if key in figures:
+            table.add_row(gloss, " ".join(f"{a:.3f}" for a in figures[key]))
     steps = figures.get("policy_steps_histogram", figures["steps_histogram"])
     table.add_row("rows halting at step 1, 2, ...", " ".join(map(str, steps)))
     Console().print(table)

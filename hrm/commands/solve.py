@@ -1,4 +1,7 @@
-"""`hrm solve RUN PUZZLE`: solve puzzles, show every step, check the answer against the rules."""
+"""`hrm solve RUN PUZZLE`: solve puzzles, show every step, check the answer against the rules.
+
+An image goes to `hrm.commands.solve_image`.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ import torch
 from rich.console import Console
 
 from hrm.commands.arguments import Parser, print_json
+from hrm.commands.picture import is_picture
+from hrm.commands.solve_image import reads_images, solve_image
 from hrm.data.sudoku import Shape, decode, encode, parse_puzzle, shape_of, to_text
 from hrm.device import pick_device
 from hrm.display import judge, sudoku_trace
@@ -26,25 +31,42 @@ def run(arguments: list[str]) -> int:
     parser = Parser(
         "hrm solve",
         "Solve Sudoku with a trained model and show the board after every step.\n"
-        "Blanks are '.', '0' or '_'. A file has a puzzle a line.",
+        "Blanks are '.', '0' or '_'. A file has a puzzle a line.\n"
+        "A PNG goes to a model of images; of a maze white is free, black is a wall, red or middle\n"
+        "gray is the seed. --out writes DIR/mask.png (class 0 black, the last class white) and\n"
+        "DIR/steps.png (every step, and where the policy halts).",
         "hrm solve runs/four 1...  ..2. .3.. ...4",
     )
     add = parser.add_argument
     add("run", metavar="RUN", help="a run, a checkpoint, an exported or shipped model, a file")
-    add("puzzle", metavar="PUZZLE", nargs="+", help="a puzzle as text, or a file of them")
+    add("puzzle", metavar="PUZZLE", nargs="+", help="as text, or a file of them; or a PNG")
     add(
         "--halting",
         choices=("adaptive", "max_steps"),
         default="adaptive",
         help="stop where the policy says so, or run on and say what it would do",
     )
+    add("--out", metavar="DIR", help="of an image: write the mask and a picture of all steps here")
     add("--device", default="auto")
     add("--json", action="store_true", help="print one JSON object, or a list for a file")
     options = parser.parse_args(arguments)
 
+    if len(options.puzzle) == 1 and is_picture(options.puzzle[0]):
+        return solve_image(
+            options.run,
+            options.puzzle[0],
+            out=options.out,
+            halting=options.halting,
+            device=options.device,
+            as_json=options.json,
+        )
+    if options.out is not None:
+        raise UserError("--out: is for an image; the boards of a puzzle are printed")
     from_file, puzzles = read_puzzles(options.puzzle)
     cells = puzzles.shape[1]
     loaded = load_run(options.run, pick_device(options.device), seq_len=cells)
+    if reads_images(loaded.model):
+        raise UserError(f"{options.run}: this model reads images; give a PNG in place of a puzzle")
     shape = model_shape(loaded)
     if cells != shape.cells:
         where = options.puzzle[0] if from_file else "PUZZLE"

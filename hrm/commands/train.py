@@ -6,18 +6,18 @@ import sys
 import time
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from pydantic import BaseModel
 
 from hrm.config import ExperimentConfig, compose, config_dir
 from hrm.data.base import Metadata, PuzzleSplit, has_split, load_split
+from hrm.data.kinds import preparer, request_of
 from hrm.device import pick_device
 from hrm.errors import UserError
 from hrm.training.checkpoint import read_json, refuse_taken
 from hrm.training.progress import TrainProgress
 from hrm.training.trainer import NonFiniteError, Trainer
-
-if TYPE_CHECKING:
-    from hrm.data.sudoku import SudokuRequest
 
 HELP = """usage: hrm train [key=value ...]
 
@@ -91,17 +91,16 @@ def make_trainer(config: ExperimentConfig) -> Trainer:
 
 def load_data(config: ExperimentConfig) -> tuple[PuzzleSplit, PuzzleSplit]:
     """Training rows, and the rows that are looked at while training."""
-    from hrm.data.sudoku import prepare_sudoku, sudoku_request
-
-    root, settings = Path(config.data.path), config.data.prepare
-    if settings is not None and "out" in settings:
+    root, settings = Path(config.data.path), dict(config.data.prepare or {})
+    if "out" in settings:
         raise UserError("data.prepare.out: is data.path and cannot be set")
-    request = None if settings is None else sudoku_request(**settings, out=root)
+    kind = settings.pop("kind", "sudoku")
+    request = None if config.data.prepare is None else request_of(kind, settings, root)
     if not root.exists():
         if request is None:
             raise UserError(f"data.path: {root} does not exist; make it with hrm prepare")
         print(f"hrm: preparing {root} ({config.data.prepare})", file=sys.stderr)
-        prepare_sudoku(request, progress=sys.stderr.isatty() and config.progress)
+        preparer(kind)(request, progress=sys.stderr.isatty() and config.progress)
     elif request is not None and (made := made_otherwise(root, request)):
         warnings.warn(f"{root} is used as it is, made with other settings: {made}", stacklevel=2)
     held_out = config.eval_split
@@ -111,7 +110,7 @@ def load_data(config: ExperimentConfig) -> tuple[PuzzleSplit, PuzzleSplit]:
     return load_split(root, "train"), load_split(root, held_out)
 
 
-def made_otherwise(root: Path, request: SudokuRequest) -> str:
+def made_otherwise(root: Path, request: BaseModel) -> str:
     """What a data set's `prepare.json` says otherwise than `request`, as `key=value` words."""
     record = root / "prepare.json"
     if not record.is_file():  # Built by the published tools, say.
@@ -126,6 +125,12 @@ def augmenter(config: ExperimentConfig, data: Metadata) -> Any:
     """The run-time augmentation that `data.augment` names."""
     if config.data.augment == "none":
         return None
+    if config.data.augment == "dihedral":
+        from hrm.data.scenes.augment import DihedralAugment
+
+        if (image := data.image) is None:
+            raise UserError(f"data.augment: dihedral needs images, but {config.data.path} has none")
+        return DihedralAugment(image.height, image.width, image.channels)
     from hrm.data.sudoku import SudokuAugment, shape_of
 
     shape = shape_of(data.seq_len, data.vocab_size)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, fields, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from hrm.data.base import PuzzleSplit
 from hrm.errors import UserError
 from hrm.halting import Halting
 from hrm.inference.loop import Trajectory, evaluating
-from hrm.inference.stream import BatchSource, Column, Columns, RowSource, Source, as_batches
+from hrm.inference.stream import BatchSource, Columns, RowSource, Source, as_batches
 from hrm.models import ACTModel
 
 Order = Literal["input", "finished"]
@@ -90,9 +90,12 @@ class Engine:
     has ended, the batch shrinks to the first of `slots`, `slots / 2`, `slots / 4`, ..., 1 (rounded
     up) that holds what still runs, so that few shapes are ever compiled.
 
-    In float32 an answer equals, bit for bit, that of the same puzzle without the others, at the
-    same place of a batch of as many rows. Kernels round by place and size of the batch: elsewhere
-    an answer differs only where two tokens, or halting and going on, are all but tied.
+    In float32 a token model's answer equals, bit for bit, that of the same puzzle without the
+    others, at the same place of a batch of as many rows. Kernels round by place and size of the
+    batch: elsewhere, and with a model that encodes new rows apart, an answer differs only where two
+    tokens, or halting and going on, are all but tied.
+
+    Only answers that leave are decoded (`ACTModel.decode`), unless every step is recorded.
 
     Args:
         model: used in eval mode; between steps it is in the mode that it was in.
@@ -132,10 +135,7 @@ class Engine:
         self.sizes = list(_halvings(slots)) if shrink else [slots]
         """Rows that a batch may have, from the most to the fewest."""
         self.read_ahead = slots // 4 if read_ahead is None else read_ahead
-        config = model.config
-        self.columns = {"inputs": Column((config.seq_len,), config.vocab_size)}
-        if config.puzzle_emb_ndim:
-            self.columns["puzzle_identifiers"] = Column((), config.num_puzzle_identifiers)
+        self.columns = model.columns
 
     @property
     def slots(self) -> int:
@@ -233,7 +233,8 @@ class Engine:
     def _serving(self) -> Iterator[None]:
         """The model in eval mode, and without its check of identifiers, which the engine has made
         and which costs a transfer a step."""
-        table = self.model.puzzle_emb if "puzzle_identifiers" in self.columns else None
+        puzzles = "puzzle_identifiers" in self.columns
+        table: Any = self.model.puzzle_emb if puzzles else None
         checked = table is not None and table.check_ids
         try:
             if table is not None:
@@ -246,7 +247,7 @@ class Engine:
                 table.check_ids = checked
 
     def _failures(self, errors: Mapping[int, str], record: bool) -> Answers:
-        rows, length = len(errors), self.model.config.seq_len
+        rows, length = len(errors), self.model.config.label_len
         steps = self.policy.max_steps
         nan = np.full((rows, steps), np.nan, dtype=np.float32)
         predictions = np.full((rows, length), NO_TOKEN, dtype=np.int32)
@@ -322,7 +323,11 @@ class _Slots:
         engine = self.engine
         with engine._serving():
             self.carry, self.outputs = engine.model(
-                self.carry, self.batch, adaptive=engine.adaptive, halting=engine.policy
+                self.carry,
+                self.batch,
+                adaptive=engine.adaptive,
+                halting=engine.policy,
+                decode=self.history is not None,
             )
         if self.history is not None:
             self.history.add(self.outputs, self.carry.steps)
@@ -340,9 +345,11 @@ class _Slots:
 
     def results_of(self, slots: Tensor) -> list[Tensor]:
         """The tensors of `Answers` for these slots, on the device."""
-        logits, q_halt, q_continue = (
+        with self.engine._serving():
+            logits = self.engine.model.decode(self.carry, self.outputs, slots)
+        q_halt, q_continue = (
             self.outputs[name].index_select(0, slots)
-            for name in ("logits", "q_halt_logits", "q_continue_logits")
+            for name in ("q_halt_logits", "q_continue_logits")
         )
         steps = self.carry.steps.index_select(0, slots)
         recorded = [] if self.history is None else self.history.of(slots)
@@ -378,8 +385,8 @@ class _History:
     def __init__(self, engine: Engine) -> None:
         config, shape = engine.model.config, (engine.slots, engine.policy.max_steps)
         # A large set is long: a byte a token instead of four.
-        kind = torch.uint8 if config.vocab_size <= 256 else torch.int32
-        self.predictions = torch.zeros(*shape, config.seq_len, dtype=kind, device=engine.device)
+        kind = torch.uint8 if config.classes <= 256 else torch.int32
+        self.predictions = torch.zeros(*shape, config.label_len, dtype=kind, device=engine.device)
         self.values = torch.zeros(*shape, 2, device=engine.device)
 
     def add(self, outputs: Mapping[str, Tensor], steps: Int[Tensor, " slots"]) -> None:

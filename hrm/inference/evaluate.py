@@ -11,28 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 
+from hrm.config import TokenLoss
 from hrm.data.base import PuzzleSplit, spread
 from hrm.errors import UserError
 from hrm.evaluation.summary import summarise
 from hrm.inference.engine import Engine
+from hrm.inference.fits import check_fits
 from hrm.inference.loop import HaltingMode, evaluating, solve
+from hrm.inference.segmentation import evaluate_images
 from hrm.models import ACTModel
 
-
-def check_fits(model: ACTModel, split: PuzzleSplit) -> None:
-    """Raises UserError if `split` was made for another length, vocabulary or set of puzzles."""
-    data, config = split.metadata, model.config
-    for name, theirs, ours in (
-        ("seq_len", data.seq_len, config.seq_len),
-        ("vocab_size", data.vocab_size, config.vocab_size),
-    ):
-        if theirs != ours:
-            raise UserError(f"{split.path}: its {name} is {theirs}, but the model's is {ours}")
-    if config.puzzle_emb_ndim and data.num_puzzle_identifiers > config.num_puzzle_identifiers:
-        raise UserError(
-            f"{split.path}: it has {data.num_puzzle_identifiers} puzzle identifiers, but the model "
-            f"knows {config.num_puzzle_identifiers}"
-        )
+__all__ = ["check_fits", "evaluate_split"]
 
 
 def evaluate_split(
@@ -42,14 +31,36 @@ def evaluate_split(
     count: int | None = None,
     batch_size: int = 256,
     halting: HaltingMode = "max_steps",
+    loss: TokenLoss = "stablemax",
+    step_penalty: float | None = None,
     on_batch: Callable[[int], object] | None = None,
 ) -> dict[str, Any]:
     """Figures over `count` rows spread evenly over the split (all by default).
 
+    Those of `summarise`; of images those of `evaluate_images`.
+
     Args:
         batch_size: rows at once; with adaptive halting the engine's slots.
+        loss, step_penalty: of images, see `evaluate_images`.
         on_batch: called with the number of rows done so far, for a progress bar.
+
+    Raises:
+        UserError: the split does not fit the model or has no labels, the model's weights are
+            broken, or a step's penalty is given for other rows than images.
     """
+    if split.metadata.image is not None:
+        return evaluate_images(
+            model,
+            split,
+            count=count,
+            batch_size=batch_size,
+            halting=halting,
+            loss=loss,
+            step_penalty=step_penalty,
+            on_batch=on_batch,
+        )
+    if step_penalty is not None:
+        raise UserError(f"step_penalty: is for images, and {split.path} holds none")
     check_fits(model, split)
     rows = spread(len(split), count)
     answers = _Answers(model, rows)
@@ -73,10 +84,10 @@ class _Answers:
     """Room for what `summarise` reads of `rows` of a split."""
 
     def __init__(self, model: ACTModel, rows: np.ndarray) -> None:
-        steps, length, count = model.halting.max_steps, model.config.seq_len, len(rows)
+        steps, length, count = model.halting.max_steps, model.config.label_len, len(rows)
         self.rows = rows
         # A large set is long: a byte a token instead of four.
-        token = np.min_scalar_type(model.config.vocab_size)
+        token = np.min_scalar_type(model.config.classes)
         self.predictions = np.zeros((steps, count, length), dtype=token)
         self.q_halt = np.zeros((steps, count), dtype=np.float32)
         self.labels = np.zeros((count, length), dtype=np.int32)

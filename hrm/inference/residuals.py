@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hrm.evaluation import accuracy_by_step
 from hrm.models import ACTModel
-from hrm.models.base import Latents, relative_change
+from hrm.models.base import Latents, relative_change, token_model
 
 QUANTILES = {"q10": 0.1, "median": 0.5, "q90": 0.9}
 
@@ -74,7 +74,7 @@ def measure_convergence(model: ACTModel, batch: Mapping[str, Tensor], steps: int
         batch: `inputs` `(rows, length)` and `puzzle_identifiers` `(rows,)`.
     """
     model.eval()
-    inner = model.inner
+    inner = token_model(model).inner
     empty = model.initial_carry(batch, seed=0)
     latents = inner.reset_latents(empty.inner_carry, empty.halted)
     taken, predictions = [], []

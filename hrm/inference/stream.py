@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -15,16 +15,10 @@ from torch import Tensor
 
 from hrm.data.base import PuzzleSplit
 from hrm.errors import UserError
+from hrm.models.act import Column
 
 Columns = Mapping[str, Any]
 """A row, or a batch of rows: arrays, tensors or lists by name."""
-
-
-class Column(NamedTuple):
-    """What the model reads under a name: a row's shape, and integers from 0 to below `end`."""
-
-    shape: tuple[int, ...]
-    end: int
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ class StepRecords:
     q_halt: Float[np.ndarray, "steps rows"]
     q_continue: Float[np.ndarray, "steps rows"]
     latent_change: Float[np.ndarray, "steps rows"]
-    """`||z_H - z_H before|| / ||z_H||`."""
+    """`||z - z before|| / ||z||` of the high-level latent, or of the tokens' state."""
     unchanged_steps: Integer[np.ndarray, "steps rows"]
     """How many steps in a row have left the predictions as they were."""
     wants: Bool[np.ndarray, "steps rows"]
@@ -74,7 +74,7 @@ def record_steps(
 def _record_batch(model: ACTModel, taken: dict[str, np.ndarray]) -> StepRecords:
     device = next(model.parameters()).device
     batch = {k: torch.from_numpy(v).to(device) for k, v in taken.items() if k != "labels"}
-    steps, length = model.config.halt_max_steps, model.config.seq_len
+    steps, length = model.config.halt_max_steps, model.config.label_len
     # It halts nobody: it makes the model tell the change, and counts unchanged predictions.
     probe = Convergence(steps, tolerance=1.0, unchanged_steps=steps, seq_len=length)
     carry = model.initial_carry(batch, seed=0, halting=probe)

@@ -1,6 +1,7 @@
-"""What thinks: HRM and TRM, the sparse puzzle embedding, and models that are trained already."""
+"""What thinks: HRM, TRM, the ACT U-Net, the sparse puzzle embedding, and trained models."""
 
-from hrm.models.base import ACTModel
+from hrm.models.act import ACTModel
+from hrm.models.act_unet import ACTUNet, ACTUNetConfig
 from hrm.models.config import HRMACTv1Config, TokenModelConfig, TRMConfig
 from hrm.models.hrm import HRMACTv1
 from hrm.models.pretrained import from_pretrained, load_pretrained, save_pretrained, shipped
@@ -13,6 +14,8 @@ from hrm.models.trm import TRM
 __all__ = [
     "TRM",
     "ACTModel",
+    "ACTUNet",
+    "ACTUNetConfig",
     "CastedSparseEmbedding",
     "CastedSparseEmbeddingSignSGD_Distributed",
     "HRMACTv1",

@@ -1,6 +1,6 @@
 """What HRM and TRM share: embeddings, heads, and the step around a recursion.
 
-A subclass of `Inner` gives the networks and the recursion; `ACTModel` does refill -> one step ->
+A subclass of `Inner` gives the networks and the recursion; `TokenModel` does refill -> one step ->
 the halting policy decides.
 """
 
@@ -30,9 +30,9 @@ from hrm.layers import (
     rms_norm,
     trunc_normal_init_,
 )
+from hrm.models.act import ACTModel, Column, relative_change
 from hrm.models.config import TokenModelConfig
 from hrm.models.sparse_embedding import CastedSparseEmbedding
-from hrm.rng import slot_states
 
 Q_INPUT = "q_input"
 """What the Q-head read at the step before, per slot, without gradient."""
@@ -43,14 +43,6 @@ class Latents(NamedTuple):
 
     z_H: Tensor  # noqa: N815
     z_L: Tensor  # noqa: N815
-
-
-@torch.no_grad()
-def relative_change(new: Tensor, old: Tensor) -> Float[Tensor, " slots"]:
-    """`||new - old|| / ||new||` over all axes but the first, in float32; 0 if nothing moved."""
-    wide, before = (t.flatten(1).to(torch.float32) for t in (new, old))
-    moved = torch.linalg.vector_norm(wide - before, dim=1)
-    return torch.where(moved == 0, 0.0, moved / torch.linalg.vector_norm(wide, dim=1))
 
 
 class Block(nn.Module):
@@ -74,6 +66,8 @@ _compiled: dict[type[nn.Module], Callable[..., Tensor]] = {}
 def compiled_forward(kind: type[nn.Module]) -> Callable[..., Tensor]:
     """`kind.forward` compiled, once for all layers of that kind: their weights are its inputs."""
     if kind not in _compiled:
+        # A form for each batch size of training and of the engine, with and without gradient.
+        torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
         _compiled[kind] = torch.compile(kind.forward, dynamic=False)
     return _compiled[kind]
 
@@ -82,7 +76,7 @@ class ReasoningModule(nn.Module):
     """A level: the injection is added to the state, then the layers follow."""
 
     compiled = False
-    """Layers run compiled (`ACTModel.compile_layers`)."""
+    """Layers run compiled (`TokenModel.compile_layers`)."""
 
     def __init__(self, layers: list[nn.Module]) -> None:
         super().__init__()
@@ -242,20 +236,17 @@ class Inner(nn.Module):
         return {"logits": logits, **self.q_values(self.pool(z_H))}
 
 
-class ACTModel(nn.Module):
-    """A recursion with a halting policy: `carry, outputs = model(carry, batch)` is one step."""
+class TokenModel(ACTModel):
+    """A model of token sequences around an `Inner`."""
+
+    compilable = True
 
     config_type: ClassVar[type[TokenModelConfig]]
     inner_type: ClassVar[type[Inner]]
-    calibration: dict[str, Any] | None = None
-    """The record of `hrm calibrate` that chose `halting`; None: it is the configured policy."""
 
     def __init__(self, config: Any) -> None:
-        super().__init__()
-        given = config if isinstance(config, self.config_type) else self.config_type(**config)
-        self.config: Any = given
-        self.inner = self.inner_type(given)
-        self.halting = given.make_halting()
+        super().__init__(config)
+        self.inner = self.inner_type(self.config)
 
     @property
     def puzzle_emb(self) -> CastedSparseEmbedding:
@@ -272,39 +263,14 @@ class ACTModel(nn.Module):
             if isinstance(module, ReasoningModule):
                 module.compiled = compiled
 
-    def initial_carry(
-        self,
-        batch: Mapping[str, Tensor],
-        seed: int | None = None,
-        first_slot: int = 0,
-        *,
-        halting: Halting | None = None,
-    ) -> Carry:
-        """A carry with every slot halted: the first step admits the batch it is given.
+    @property
+    def columns(self) -> dict[str, Column]:
+        config = self.config
+        puzzles = {"puzzle_identifiers": Column((), config.num_puzzle_identifiers)}
+        return super().columns | (puzzles if config.puzzle_emb_ndim else {})
 
-        Args:
-            batch: an example of the batches to come, `inputs` `(slots, seq_len)` among its keys;
-                keys that the model does not know travel along.
-            seed, first_slot: of the slots' random numbers; by default drawn from torch's state.
-            halting: a policy in place of the model's own, the one that `forward` will be given.
-        """
-        inputs = batch["inputs"]
-        if inputs.ndim != 2 or inputs.shape[1] != self.config.seq_len:
-            raise UserError(
-                f"inputs: shape {tuple(inputs.shape)}, but the model reads (slots, "
-                f"{self.config.seq_len})"
-            )
-        slots, device = inputs.shape[0], inputs.device
-        if seed is None:
-            seed = int(torch.randint(2**62, ()))
-        return Carry(
-            inner_carry=self.inner.empty_latents(slots, device),
-            steps=torch.zeros(slots, dtype=torch.int32, device=device),
-            halted=torch.ones(slots, dtype=torch.bool, device=device),
-            current_data={k: torch.zeros_like(v) for k, v in batch.items()},
-            rng=slot_states(seed, slots, first_slot, device),
-            extra=self._fresh_extra(halting or self.halting, slots, device),
-        )
+    def empty_latents(self, slots: int, device: torch.device) -> Latents:
+        return self.inner.empty_latents(slots, device)
 
     def forward(
         self,
@@ -313,37 +279,38 @@ class ACTModel(nn.Module):
         *,
         adaptive: bool = False,
         halting: Halting | None = None,
+        decode: bool = True,
+        detach: bool = True,
     ) -> tuple[Carry, dict[str, Tensor]]:
-        """Refill, one step, and the policy's decision.
+        """Refill, one step, and the policy's decision; see `ACTModel.forward`.
 
-        Args:
-            carry: from `initial_carry` or the previous step.
-            batch: rows for the halted slots; rows of running slots are not looked at.
-            adaptive: in evaluation let the policy halt, instead of running to `halt_max_steps`.
-            halting: a policy in place of the model's own.
+        Logits are always there. Cycles without gradient cut the graph within a step, so without
+        `detach` gradient reaches earlier steps only where a step has none of them.
 
         Returns:
-            The carry (latents detached) and `logits` `(slots, seq_len, vocab)`, `q_halt_logits` and
+            The carry and `logits` `(slots, seq_len, vocab)`, `q_halt_logits` and
             `q_continue_logits` `(slots,)`, in training also what the policy's targets need
             (`target_q_continue` `(slots,)`); `latent_change` `(slots,)` if the policy wants it.
         """
         policy = halting or self.halting
         slots, device = carry.steps.shape[0], carry.steps.device
-        fresh = self._fresh_extra(policy, slots, device)
+        fresh = self.fresh_extra(policy, slots, device)
         carry = carry.refill(batch, self.inner.reset_latents, fresh)
         steps = carry.steps + 1
         with self.inner.casted():
             x = self.inner.embed(carry.current_data)
             latents = self.inner.recur(carry.inner_carry, x)
             outputs = self.inner.heads(latents.z_H)
-            latents = Latents(latents.z_H.detach(), latents.z_L.detach())
+            # What a look ahead starts from is constant in any case.
+            detached = Latents(latents.z_H.detach(), latents.z_L.detach())
             if policy.wants_change:
                 outputs["latent_change"] = relative_change(latents.z_H, carry.inner_carry.z_H)
             decision = policy.decide(
                 outputs, steps, carry.rng, carry.extra, training=self.training, adaptive=adaptive
             )
             if self.training and policy.train_max_steps > 1:
-                outputs |= self._targets(policy, outputs, latents, x, steps, decision.extra)
+                outputs |= self._targets(policy, outputs, detached, x, steps, decision.extra)
+        latents = detached if detach else latents
         return replace(carry, inner_carry=latents, steps=steps, **decision._asdict()), outputs
 
     def _targets(
@@ -368,10 +335,20 @@ class ACTModel(nn.Module):
             return halting.look_back(before, outputs, steps == 1, is_last)
         return {}
 
-    def _fresh_extra(self, halting: Halting, slots: int, device: torch.device) -> dict[str, Tensor]:
-        """What a new sequence's slot keeps for the policy and the model."""
+    def fresh_extra(self, halting: Halting, slots: int, device: torch.device) -> dict[str, Tensor]:
         extra = halting.fresh_extra(slots, device)
         if halting.looks_back:
             shape = (slots, self.config.hidden_size)
             extra[Q_INPUT] = torch.zeros(shape, dtype=self.inner.dtype, device=device)
         return extra
+
+
+def token_model(model: ACTModel) -> TokenModel:
+    """`model`, for what looks into the recursion of a token model.
+
+    Raises:
+        UserError: it is another.
+    """
+    if not isinstance(model, TokenModel):
+        raise UserError(f"{type(model).__name__} has no cycles of z_H and z_L to look into")
+    return model

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from hrm.data.base import Metadata
+from hrm.errors import UserError
 from hrm.halting import ContinueTarget, Convergence, Fixed, Halting, HaltOnly, QLearning
+from hrm.models.act import ACTConfig
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 HaltingName = Literal["q_learning", "halt_only", "convergence", "fixed"]
 
 
-class TokenModelConfig(BaseModel):
+class TokenModelConfig(ACTConfig):
     """What HRM and TRM share. Keys and defaults are the published ones where those exist."""
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    from_data: ClassVar[Mapping[str, Any]] = {
+        "batch_size": 1,
+        "seq_len": 1,
+        "vocab_size": 2,
+        "num_puzzle_identifiers": 1,
+    }
 
     batch_size: int = Field(ge=1)
     """Most slots of an update, all accumulated batches of a process together; only the room for
@@ -105,6 +114,25 @@ class TokenModelConfig(BaseModel):
     def puzzle_positions(self) -> int:
         """Positions in front of the tokens that carry the puzzle's embedding."""
         return -(-self.puzzle_emb_ndim // self.hidden_size)
+
+    @property
+    def label_len(self) -> int:
+        """Predictions of a row: one a token."""
+        return self.seq_len
+
+    @property
+    def classes(self) -> int:
+        """Values of a prediction: those of a token."""
+        return self.vocab_size
+
+    @classmethod
+    def read_data(cls, data: Metadata) -> dict[str, Any]:
+        if data.label_len != data.seq_len:
+            raise UserError(
+                f"arch: a model of tokens predicts as many as it reads, but rows have "
+                f"{data.seq_len} inputs and {data.label_len} labels; arch=act_unet reads images"
+            )
+        return {name: getattr(data, name) for name in cls.from_data if name != "batch_size"}
 
     def make_halting(self) -> Halting:
         """The default halting policy of these settings."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from hrm.models.base import ACTModel, Block, Inner, Latents, ReasoningModule
+from hrm.models.base import Block, Inner, Latents, ReasoningModule, TokenModel
 from hrm.models.config import HRMACTv1Config
 
 
@@ -36,7 +36,7 @@ class HRMInner(Inner):
         return 2
 
 
-class HRMACTv1(ACTModel):
+class HRMACTv1(TokenModel):
     """`HRMACTv1(config)`: `config` is a dict or `HRMACTv1Config`."""
 
     config_type = HRMACTv1Config

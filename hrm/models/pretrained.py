@@ -17,9 +17,10 @@ from pydantic import ValidationError
 from hrm.errors import UserError, nearest
 from hrm.halting import CalibratedHalting
 from hrm.hub import download, is_hub_id
-from hrm.models.base import ACTModel
+from hrm.models.act import ACTModel
 from hrm.models.published import load_published
-from hrm.models.registry import FROM_DATA, MODELS
+from hrm.models.registry import MODELS
+from hrm.models.sparse_embedding import CastedSparseEmbedding
 from hrm.models.weights import FORMAT, load_weights, read_config, read_json, read_tensors, save
 
 CALIBRATION = "calibration.json"
@@ -110,7 +111,7 @@ def load_pretrained(
     load_weights(model, read_tensors(source), source)
     if calibrated and (record := read_calibration(path)):
         policy = CalibratedHalting.model_validate(record)
-        model.halting = policy.make(model.config.halt_max_steps, model.config.seq_len)
+        model.halting = policy.make(model.config.halt_max_steps, model.config.label_len)
         model.calibration = record
     return model.eval()
 
@@ -196,23 +197,26 @@ def portable(value: Any) -> Any:
     return value
 
 
-def sizes_of(model: ACTModel) -> dict[str, int]:
+def sizes_of(model: ACTModel) -> dict[str, Any]:
     """What the data and the batch decided."""
-    return {key: getattr(model.config, key) for key in FROM_DATA}
+    return {key: getattr(model.config, key) for key in model.config.from_data}
 
 
 def parameter_count(model: ACTModel) -> int:
     """Numbers that were learned, rows of puzzle embeddings among them."""
-    puzzles = model.puzzle_emb.weights.numel() if model.config.puzzle_emb_ndim else 0
-    return puzzles + sum(p.numel() for p in model.parameters())
+    tables = [m.weights for m in model.modules() if isinstance(m, CastedSparseEmbedding)]
+    return sum(p.numel() for p in [*tables, *model.parameters()])
 
 
 def _arch(model: ACTModel) -> dict[str, Any]:
     name = next(name for name, kind in MODELS.items() if type(model) is kind)
-    return {"name": name, **model.config.model_dump(mode="json", exclude=set(FROM_DATA))}
+    return {
+        "name": name,
+        **model.config.model_dump(mode="json", exclude=set(model.config.from_data)),
+    }
 
 
-def _build(arch: Any, sizes: Mapping[str, int], source: Path) -> ACTModel:
+def _build(arch: Any, sizes: Mapping[str, Any], source: Path) -> ACTModel:
     settings = dict(arch) if isinstance(arch, Mapping) else {}
     name = settings.pop("name", None)
     if name not in MODELS:

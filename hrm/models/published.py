@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from hrm.errors import UserError
-from hrm.models.base import ACTModel
+from hrm.models.act import ACTModel
 from hrm.models.hrm import HRMACTv1
 from hrm.models.trm import TRM
 from hrm.models.weights import load_weights, read_tensors

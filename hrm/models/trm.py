@@ -11,7 +11,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from hrm.layers import RotaryEmbedding, SwiGLU, rms_norm
-from hrm.models.base import ACTModel, Block, Inner, Latents, ReasoningModule
+from hrm.models.base import Block, Inner, Latents, ReasoningModule, TokenModel
 from hrm.models.config import TRMConfig
 
 
@@ -58,7 +58,7 @@ class TRMInner(Inner):
         return self.config.L_cycles + 1
 
 
-class TRM(ACTModel):
+class TRM(TokenModel):
     """`TRM(config)`: `config` is a dict or `TRMConfig`."""
 
     config_type = TRMConfig

@@ -27,6 +27,8 @@ def compiles(
     config: ExperimentConfig, model: ACTModel, batch: Mapping[str, Tensor], rows: int | None
 ) -> bool:
     """What `config.compile` means here, for a run over `rows` rows (None: without end)."""
+    if not model.compilable:
+        return False
     if config.compile != "auto":
         return config.compile
     updates, seconds = planned_updates(config, rows), config.stop_after_s or math.inf

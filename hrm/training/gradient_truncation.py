@@ -20,7 +20,7 @@ from torch import Tensor
 from hrm.carry import Carry
 from hrm.config import TokenLoss
 from hrm.models import ACTModel
-from hrm.models.base import Latents
+from hrm.models.base import Latents, token_model
 from hrm.training.losses import step_loss
 
 Gradient = Sequence[Tensor]
@@ -58,7 +58,7 @@ class StepGradients:
 
     def __init__(self, model: ACTModel, batch: Mapping[str, Tensor], loss: TokenLoss) -> None:
         self.model, self.batch, self.loss = model.train(), batch, loss
-        inner = model.inner
+        inner = token_model(model).inner
         # Puzzle embeddings are no parameters: they learn from signs of their own gradient.
         named = dict(inner.named_parameters())
         self.names, self.parameters = list(named), list(named.values())
@@ -85,7 +85,7 @@ class StepGradients:
     def through_all_steps(self) -> list[Tensor]:
         """Through all cycles of the coming step and of the steps before: no latent is detached."""
         total, pulled = self._backward(self.cycles)
-        inner = self.model.inner
+        inner = token_model(self.model).inner
         for latents in reversed(self.earlier):
             start = _leaves(latents)
             with inner.casted():
@@ -153,7 +153,7 @@ def gradient_truncation(
         `L_level`, `H_level`, `embeddings`; None where undefined, as where a level gets no gradient.
         The gradient of heads is the same in each and counts in `all`.
     """
-    trained = model.config.grad_cycles or model.inner.default_grad_cycles()
+    trained = model.config.grad_cycles or token_model(model).inner.default_grad_cycles()
     model = copy.deepcopy(model)
     parts = [StepGradients(model, batch, loss) for batch in batches]
     groups, total = parts[0].groups(), parts[0].cycles

@@ -39,6 +39,15 @@ def token_losses(
     ).view(labels.shape)
 
 
+def mean_losses(
+    logits: Float[Tensor, "slots length vocab"],
+    labels: Int[Tensor, "slots length"],
+    kind: TokenLoss,
+) -> Float[Tensor, " slots"]:
+    """Each slot's mean loss over its tokens with a label; 0 without any."""
+    return token_losses(logits, labels, kind).sum(-1) / (labels != IGNORE).sum(-1).clamp(min=1)
+
+
 class StepLoss(NamedTuple):
     """A step's loss, summed over slots, and detached sums for the log."""
 
@@ -70,7 +79,7 @@ def step_loss(
     slots with a label: `rows`, and the losses.
     """
     labels = carry.current_data["labels"]
-    losses = token_losses(outputs["logits"], labels, kind)
+    lm_loss = mean_losses(outputs["logits"], labels, kind).sum()
     with torch.no_grad():
         accuracy, exact, counted = correctness(outputs["logits"], labels)
         ended = carry.halted & counted
@@ -83,7 +92,6 @@ def step_loss(
             "q_halt_accuracy": (ended & (says_right == exact)).sum(),
             "steps": torch.where(ended, carry.steps, 0).sum(),
         }
-    lm_loss = (losses.sum(-1) / (labels != IGNORE).sum(-1).clamp(min=1)).sum()
     head = halting.losses(dict(outputs), exact, counted)
     loss = lm_loss + torch.stack(list(head.values())).sum()
     # Logged without their 0.5, as published.

@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from hrm.config import OptimizerConfig
+from hrm.models import ACTModel
 from hrm.models.sparse_embedding import (
     CastedSparseEmbedding,
     CastedSparseEmbeddingSignSGD_Distributed,
@@ -16,43 +17,61 @@ from hrm.models.sparse_embedding import (
 from hrm.training.adam_atan2 import AdamAtan2
 
 
-def _adam_atan2(parameters: list[nn.Parameter], config: OptimizerConfig) -> Optimizer:
+def _adam_atan2(parameters: list[nn.Parameter], lr: float, config: OptimizerConfig) -> Optimizer:
     betas = (config.beta1, config.beta2)
-    return AdamAtan2(parameters, config.lr, betas, config.weight_decay)
+    return AdamAtan2(parameters, lr, betas, config.weight_decay)
 
 
-def _adamw(parameters: list[nn.Parameter], config: OptimizerConfig) -> Optimizer:
+def _adamw(parameters: list[nn.Parameter], lr: float, config: OptimizerConfig) -> Optimizer:
     return torch.optim.AdamW(
         parameters,
-        lr=config.lr,
+        lr=lr,
         betas=(config.beta1, config.beta2),
         weight_decay=config.weight_decay,
         fused=True,
     )
 
 
-def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimizer]:
-    """The dense parameters' optimizers, then one SignSGD per sparse embedding.
+def _dense(
+    named: list[tuple[str, nn.Parameter]], lr: float, config: OptimizerConfig
+) -> list[Optimizer]:
+    """The optimizers of one group of parameters."""
+    everything = [p for _, p in named]
+    if config.optimizer == "adam_atan2":
+        return [_adam_atan2(everything, lr, config)]
+    if config.optimizer == "adamw":
+        return [_adamw(everything, lr, config)]
+    matrices = [p for n, p in named if p.ndim == 2 and "_level." in n]
+    if not matrices:
+        return [_adamw(everything, lr, config)]
+    chosen = {id(p) for p in matrices}
+    muon = torch.optim.Muon(
+        matrices,
+        lr=lr,
+        weight_decay=config.weight_decay,
+        momentum=config.muon_momentum,
+        adjust_lr_fn="match_rms_adamw",  # so that one rate serves both optimizers
+    )
+    return [muon, _adamw([p for p in everything if id(p) not in chosen], lr, config)]
 
-    Each group carries its own `base_lr`, which `set_lr` scales.
+
+def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimizer]:
+    """The dense parameters' optimizers, group by group, then one SignSGD per sparse embedding.
+
+    Each of the model's parameter groups has its own (`ACTModel.parameter_groups`), so that value
+    functions that take turns leave each other's moments alone. Each optimizer's groups carry their
+    own `base_lr`, which `set_lr` scales.
     """
-    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    optimizers: list[Optimizer]
-    if config.optimizer == "muon":
-        matrices = [p for n, p in named if p.ndim == 2 and "_level." in n]
-        chosen = {id(p) for p in matrices}
-        muon = torch.optim.Muon(
-            matrices,
-            lr=config.lr,
-            weight_decay=config.weight_decay,
-            momentum=config.muon_momentum,
-            adjust_lr_fn="match_rms_adamw",  # so that one rate serves both optimizers
-        )
-        optimizers = [muon, _adamw([p for _, p in named if id(p) not in chosen], config)]
-    elif config.optimizer == "adam_atan2":
-        optimizers = [_adam_atan2([p for _, p in named], config)]
-    else:
-        optimizers = [_adamw([p for _, p in named], config)]
+    names = {id(p): n for n, p in model.named_parameters() if p.requires_grad}
+    optimizers: list[Optimizer] = []
+    groups = {"trunk": list(model.parameters())}
+    if isinstance(model, ACTModel):
+        groups = model.parameter_groups()
+    for group, parameters in groups.items():
+        named = [(names[id(p)], p) for p in parameters if id(p) in names]
+        lr = config.lr if group == "trunk" or config.head_lr is None else config.head_lr
+        if named:
+            optimizers += _dense(named, lr, config)
     optimizers += [
         CastedSparseEmbeddingSignSGD_Distributed(
             module.optimizer_tensors(),
@@ -63,8 +82,8 @@ def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimizer
         if isinstance(module, CastedSparseEmbedding)
     ]
     for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["base_lr"] = group["lr"]
+        for settings in optimizer.param_groups:
+            settings["base_lr"] = settings["lr"]
     return optimizers
 
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from hrm.config import ExperimentConfig, build_model, planned_updates
+from hrm.config import ExperimentConfig, build_model, planned_updates, sizes_of_data
 from hrm.data.base import PuzzleSplit
 from hrm.data.feeder import Augmenter, Feeder
 from hrm.device import pick_device
@@ -62,13 +62,7 @@ class Trainer:
         self.config, self.held_out, self.out = config, held_out, out
         self.device = pick_device(config.device)
         self.data_root = train.path.parent.resolve()
-        data = train.metadata
-        self.sizes = {
-            "batch_size": config.global_batch_size,
-            "seq_len": data.seq_len,
-            "vocab_size": data.vocab_size,
-            "num_puzzle_identifiers": data.num_puzzle_identifiers,
-        }
+        self.sizes = sizes_of_data(config.arch, train.metadata, config.global_batch_size)
         self.feeder = Feeder(
             train,
             slots=config.global_batch_size,
@@ -166,8 +160,7 @@ class Trainer:
         if not finite and not (self.scaler.is_enabled() and self.scaler.get_scale() >= 1):
             raise NonFiniteError(self._non_finite(sums))
         if finite:
-            if self.config.grad_clip_norm is not None:
-                torch.nn.utils.clip_grads_with_norm_(parameters, self.config.grad_clip_norm, norm)
+            self._clip()
             factor = lr_factor(self.warmup, self.config, self.step, self._progress())
             set_lr(self.optimizers, factor)
             for optimizer in dense:
@@ -180,6 +173,12 @@ class Trainer:
             optimizer.zero_grad()
         if finite and self.ema is not None:
             self.ema.update_parameters(self.model)
+
+    def _clip(self) -> None:
+        """Each of the model's groups by itself: a value function's gradient is no task gradient."""
+        if self.config.grad_clip_norm is not None:
+            for parameters in self.model.parameter_groups().values():
+                torch.nn.utils.clip_grad_norm_(parameters, self.config.grad_clip_norm)
 
     def _non_finite(self, sums: dict[str, Tensor]) -> str:
         bad = [
@@ -255,6 +254,7 @@ class Trainer:
             count=self.config.eval_count,
             batch_size=self.config.eval_batch_size,
             halting=self.config.eval_halting,
+            loss=self.config.loss,
         )
         self.model.train()
         return result

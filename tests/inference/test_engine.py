@@ -31,9 +31,18 @@ from hrm.halting import Halting, HaltOnly
 from hrm.inference import Answers, Engine, Result, solve
 from hrm.inference import engine as engine_module
 from hrm.inference.evaluate import evaluate_split
-from hrm.models import TRM, HRMACTv1
+from hrm.models import TRM, ACTUNet, HRMACTv1
+from hrm.models.act import Column
 from hrm.rng import slot_states
-from tests.models.helpers import SMALL, awaken, small_batch, small_hrm, small_trm
+from tests.models.helpers import (
+    SMALL,
+    awaken,
+    image_batch,
+    small_batch,
+    small_hrm,
+    small_trm,
+    small_unet,
+)
 
 Row = dict[str, Any]
 LENGTH, VOCAB, LIMIT, IDS = 3, 7, 5, 4
@@ -64,9 +73,8 @@ class CountingModel(nn.Module):
 
     def __init__(self, limit: int = LIMIT) -> None:
         super().__init__()
-        self.config = SimpleNamespace(
-            seq_len=LENGTH, vocab_size=VOCAB, puzzle_emb_ndim=1, num_puzzle_identifiers=IDS
-        )
+        self.config = SimpleNamespace(label_len=LENGTH, classes=VOCAB)
+        self.columns = {"inputs": Column((LENGTH,), VOCAB), "puzzle_identifiers": Column((), IDS)}
         self.weight = nn.Parameter(torch.zeros(1))
         self.puzzle_emb = SimpleNamespace(check_ids=True)
         self.halting: Halting = FirstToken(limit)
@@ -84,7 +92,13 @@ class CountingModel(nn.Module):
         )
 
     def forward(
-        self, carry: Carry, batch: dict[str, Tensor], *, adaptive: bool, halting: Halting
+        self,
+        carry: Carry,
+        batch: dict[str, Tensor],
+        *,
+        adaptive: bool,
+        halting: Halting,
+        decode: bool,
     ) -> tuple[Carry, dict[str, Tensor]]:
         assert not self.training
         assert not self.puzzle_emb.check_ids
@@ -107,6 +121,9 @@ class CountingModel(nn.Module):
             carry, inner_carry=Count(count), steps=steps, **decision._asdict()
         )
         return carry, outputs
+
+    def decode(self, carry: Carry, outputs: dict[str, Tensor], slots: Tensor) -> Tensor:
+        return outputs["logits"].index_select(0, slots)
 
 
 def counting_engine(model: CountingModel | None = None, **options: Any) -> Engine:
@@ -414,7 +431,7 @@ class Alone:
 
 
 def alone(
-    model: HRMACTv1 | TRM,
+    model: HRMACTv1 | TRM | ACTUNet,
     row: Row,
     copies: int,
     policy: Halting,
@@ -557,6 +574,97 @@ def test_another_policy_in_place_of_the_models_own() -> None:
     steps = [result.steps for result, _ in pairs]
     assert {1, 3} <= set(steps) <= {1, 2, 3}
     assert steps != [result.steps for result in Engine(model, 4).solve(rows)]
+
+
+# -- a model that encodes new rows apart and decodes those that leave
+
+
+def awake_unet(seed: int = 0, **changes: Any) -> ACTUNet:
+    """Thresholds that differ from image to image, so that steps do."""
+    torch.manual_seed(seed)
+    model = small_unet(halt_max_steps=6, branch_init_scale=1.0, **changes).eval()
+    assert model.threshold is not None
+    thresholds: list[Tensor] = []
+    hook = model.threshold.last.register_forward_hook(lambda *given: thresholds.append(given[-1]))
+    with torch.no_grad():
+        solve(model, image_batch(model, 30, seed))
+        by_step, bias = torch.stack(thresholds), model.threshold.last.bias
+        assert bias is not None
+        scale = 2 / by_step.std(1).mean()
+        bias.copy_(3 - scale * (by_step.mean() - bias))
+        model.threshold.last.weight.mul_(scale)
+    hook.remove()
+    return model
+
+
+def images(model: ACTUNet, count: int, seed: int) -> list[Row]:
+    batch = image_batch(model, count, seed)
+    return [{k: v[i] for k, v in batch.items()} for i in range(count)]
+
+
+@pytest.mark.parametrize(("decoder", "slots"), [("token", 4), ("full", 3), ("token", 1)])
+def test_images_are_answered_as_alone_and_decoded_once(decoder: str, slots: int) -> None:
+    model = awake_unet(decoder=decoder)
+    rows = images(model, 14, seed=2)
+    twins = [alone(model, row, 1, model.halting) for row in rows]
+    encoded, decoded = [], []
+    model.encoder.register_forward_pre_hook(lambda _, given: encoded.append(len(given[0])))
+    model.decoder.register_forward_pre_hook(lambda _, given: decoded.append(len(given[0])))
+    engine = Engine(model, slots, shrink=False)
+    results = list(engine.solve(rows))
+    # Slots that are empty at the end are refilled with what is there.
+    assert sum(decoded) == len(rows)
+    assert len(rows) <= sum(encoded) < sum(result.steps for result in results)
+    assert len({result.steps for result in results}) >= 3
+    found = Counter(map(agreement, results, twins))
+    assert found["wrong"] == 0
+    assert found["same"] >= 13
+    for result, twin in zip(results, twins, strict=True):
+        assert result.predictions is not None
+        assert result.predictions.shape == (64,)
+        if result.steps == twin.steps:
+            assert result.q_halt == pytest.approx(float(twin.q_halt[twin.steps - 1]), abs=1e-4)
+
+
+def test_images_in_one_batch_are_answered_as_alone() -> None:
+    model = awake_unet()
+    rows = images(model, 9, seed=3)
+    together = solve(model, {k: torch.stack([r[k] for r in rows]) for k in rows[0]}, "adaptive")
+    for i, row in enumerate(rows):
+        twin = alone(model, row, 1, model.halting)
+        steps = int(together.stopped_at[i])
+        predictions = together.predictions[-1, i].numpy()
+        assert agreement(Result(i, predictions, steps, 0.0, 0.0), twin) in ("same", "thin")
+
+
+def test_every_step_of_images_can_be_recorded() -> None:
+    model = awake_unet()
+    batch = image_batch(model, 8, seed=4)
+    answers = Engine(model, 3).solve_all({"inputs": batch["inputs"]}, record=True)
+    plain = solve(model, batch, "adaptive")
+    np.testing.assert_array_equal(answers.steps, plain.stopped_at)
+    assert answers.predictions_by_step is not None
+    for i, steps in enumerate(answers.steps):
+        for n in range(steps):
+            same = answers.predictions_by_step[i, n] == plain.predictions[n, i].numpy()
+            assert same.mean() > 0.98
+    bad = list(Engine(model, 2).solve([{"inputs": np.full(64, 4)}]))
+    assert bad[0].error == "inputs: 4 at position 0 is not in 0..3"
+
+
+def test_an_unmarked_switch_between_rows_of_new_images_would_be_seen() -> None:
+    model = awake_unet()
+    rows = images(model, 10, seed=5)
+    twins = [alone(model, row, 1, model.halting) for row in rows]
+    sound = ACTUNet._admit
+
+    def other_rows(self: ACTUNet, carry: Carry, batch: Any, policy: Halting) -> Carry:
+        return sound(self, carry, {k: v.flip(0) for k, v in batch.items()}, policy)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ACTUNet, "_admit", other_rows)
+        results = list(Engine(model, 4, shrink=False).solve(rows))
+    assert Counter(map(agreement, results, twins))["wrong"] > 0
 
 
 def returns_the_row_of_another_slot(patch: pytest.MonkeyPatch) -> None:

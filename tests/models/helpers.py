@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hrm.models import TRM, HRMACTv1
+from hrm.models import TRM, ACTUNet, HRMACTv1
 
 SMALL: dict[str, Any] = {
     "batch_size": 4,
@@ -48,3 +48,34 @@ def awaken(model: HRMACTv1 | TRM) -> None:
     """Give the Q-head weights, so that its values depend on the input."""
     with torch.no_grad():
         model.inner.q_head.weight.normal_()
+
+
+UNET: dict[str, Any] = {
+    "batch_size": 4,
+    "height": 8,
+    "width": 8,
+    "channels": 1,
+    "classes": 3,
+    "vocab_size": 4,
+    "values": "categorical",
+    "base_channels": 4,
+    "hidden_size": 16,
+    "num_heads": 2,
+    "window": 2,
+    "halt_max_steps": 5,
+}
+
+
+def small_unet(**changes: Any) -> ACTUNet:
+    return ACTUNet({**UNET, **changes})
+
+
+def image_batch(model: ACTUNet, slots: int = 4, seed: int = 1) -> dict[str, Tensor]:
+    """Random images and labels."""
+    config, generator = model.config, torch.Generator().manual_seed(seed)
+    sizes = ((config.vocab_size, config.seq_len), (config.classes, config.label_len))
+    inputs, labels = (
+        torch.randint(0, end, (slots, length), generator=generator, dtype=torch.int32)
+        for end, length in sizes
+    )
+    return {"inputs": inputs, "labels": labels}

@@ -7,6 +7,7 @@ import pytest
 
 from hrm.commands.train import make_trainer
 from hrm.config import ExperimentConfig
+from hrm.models.base import TokenModel
 from hrm.training import compiling, trainer
 from tests.models.helpers import small_batch, small_hrm
 
@@ -73,7 +74,7 @@ def test_no_compiler_is_a_warning_and_not_the_end(monkeypatch: pytest.MonkeyPatc
 def test_a_resumed_run_keeps_the_decision(small: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[bool] = []
     monkeypatch.setattr(
-        trainer.ACTModel, "compile_layers", lambda _, compiled=True: taken.append(compiled)
+        TokenModel, "compile_layers", lambda _, compiled=True: taken.append(compiled)
     )
     monkeypatch.setattr(trainer, "compiles", lambda *_: True)
     make_trainer(small("a", "max_steps=4")).run()

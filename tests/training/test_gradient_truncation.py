@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hrm.models import TRM, ACTModel, HRMACTv1, TRMConfig
-from hrm.models.base import Inner, Latents
+from hrm.models import TRM, HRMACTv1, TRMConfig
+from hrm.models.base import Inner, Latents, TokenModel
 from hrm.training.gradient_truncation import StepGradients, compare, gradient_truncation
 from hrm.training.losses import step_loss, token_losses
 from tests.models.helpers import SMALL, awaken, small_batch, small_hrm, small_trm
@@ -110,7 +110,7 @@ class LinearInner(Inner):
         return 1
 
 
-class Linear(ACTModel):
+class Linear(TokenModel):
     config_type: ClassVar[type[TRMConfig]] = TRMConfig
     inner_type: ClassVar[type[Inner]] = LinearInner
 

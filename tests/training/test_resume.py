@@ -67,7 +67,7 @@ def test_a_run_killed_at_any_moment_goes_on_bit_for_bit(
     data: Path, tmp_path: Path, trained: Trained
 ) -> None:
     """SIGKILL on a process, twice, at moments that the machine's speed decides."""
-    settings = ("max_steps=120", "checkpoint_every_steps=3", "eval_every_steps=40")
+    settings = ("max_steps=60", "checkpoint_every_steps=3", "eval_every_steps=30")
     unbroken = trained("unbroken", *settings)
     out = tmp_path / "killed"
     command = [sys.executable, "-m", "hrm", "train", *SMALL, *settings, f"data.path={data}"]
@@ -82,7 +82,7 @@ def test_a_run_killed_at_any_moment_goes_on_bit_for_bit(
         time.sleep(random.uniform(0, 0.03))
         process.send_signal(signal.SIGKILL)
         process.wait()
-    assert 0 < len(read_metrics(out / "metrics.jsonl")) < 120
+    assert 0 < len(read_metrics(out / "metrics.jsonl")) < 60
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     text = (out / "metrics.jsonl").read_text()

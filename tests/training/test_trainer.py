@@ -155,7 +155,7 @@ def test_tensorboard_events_lie_in_the_run(trained: Trained) -> None:
 
 @pytest.mark.parametrize(
     ("experiment", "updates"),
-    [("sudoku_4x4", 200), ("sudoku_4x4_hrm", 250)],
+    [("sudoku_4x4", 200), pytest.param("sudoku_4x4_hrm", 250, marks=pytest.mark.slow)],
 )
 def test_a_preset_learns(trained: Trained, experiment: str, updates: int) -> None:
     trainer = trained(

@@ -1,0 +1,1 @@
+"""The parts of the ACT U-Net: encoder, recurrent core, value functions, decoders."""

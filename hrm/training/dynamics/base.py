@@ -1,0 +1,100 @@
+"""What every dynamics shares: it owns the carry; the trainer owns everything else."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from hrm.carry import Carry
+from hrm.config import TokenLoss
+from hrm.data.feeder import Feeder
+from hrm.models import ACTModel
+from hrm.training.losses import step_loss
+
+Backward = Callable[[Tensor], None]
+Sums = dict[str, Tensor]
+
+
+class Dynamics(ABC):
+    """One `update` is a forward and a backward pass of each micro-batch.
+
+    Args:
+        feeder: rows for the slots of an update, all micro-batches together.
+        micro_batches: carries that, one after another, give the update of one batch of all slots.
+        seed: of the slots' random numbers.
+    """
+
+    def __init__(
+        self,
+        model: ACTModel,
+        feeder: Feeder,
+        *,
+        loss: TokenLoss,
+        micro_batches: int,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.model, self.feeder, self.loss = model, feeder, loss
+        self.seed, self.device = seed, device
+        size = feeder.slots // micro_batches
+        self.slices = [slice(i * size, (i + 1) * size) for i in range(micro_batches)]
+        self.start()
+
+    @abstractmethod
+    def start(self) -> None:
+        """Set up the state."""
+
+    @abstractmethod
+    def update(self, backward: Backward) -> Sums:
+        """After it the gradients are an update's; returns the sums of its steps."""
+
+    @abstractmethod
+    def idle(self) -> bool:
+        """Whether no sequence is under way."""
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """All state, for a checkpoint."""
+
+    @abstractmethod
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """The inverse of `tensors`."""
+
+    def example(self, slots: int | None = None) -> dict[str, Tensor]:
+        """A batch of zeros; of as many slots as a forward sees by default."""
+        slots = self.slices[0].stop if slots is None else slots
+        config = self.model.config
+        return {
+            "inputs": torch.zeros(slots, config.seq_len, dtype=torch.int32, device=self.device),
+            "labels": torch.zeros(slots, config.label_len, dtype=torch.int32, device=self.device),
+            "puzzle_identifiers": torch.zeros(slots, dtype=torch.int32, device=self.device),
+        }
+
+    def _empty_carry(self, slots: int, first_slot: int) -> Carry:
+        example = self.example(slots)
+        return self.model.initial_carry(example, seed=self.seed, first_slot=first_slot)
+
+    def _backward(
+        self, outputs: Mapping[str, Tensor], carry: Carry, backward: Backward, total: Sums
+    ) -> Sums:
+        step = step_loss(outputs, carry, self.model.halting, self.loss)
+        # Over all slots of the update: the gradient's scale depends neither on the number of
+        # micro-batches nor on how many sequences of a batch are still there.
+        backward(step.loss / self.feeder.slots)
+        return {name: total.get(name, 0) + value for name, value in step.sums.items()}
+
+
+def named_tensors(carries: Mapping[int, Carry]) -> dict[str, Tensor]:
+    return {
+        f"{i}.{name}": tensor
+        for i, carry in carries.items()
+        for name, tensor in carry.named_tensors()
+    }
+
+
+def tensors_of(i: int, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    start = f"{i}."
+    return {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}

@@ -1,0 +1,46 @@
+"""One forward and one update a batch; the carry lives on ("original")."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from hrm.data.base import IGNORE
+from hrm.training.dynamics.base import Backward, Dynamics, Sums, named_tensors, tensors_of
+
+
+class Persistent(Dynamics):
+    """One forward and one update a batch; the carry lives on over batches, epochs, evaluations.
+
+    Rows are drawn for halted slots only.
+    """
+
+    def start(self) -> None:
+        self.carries = [self._empty_carry(s.stop - s.start, s.start) for s in self.slices]
+
+    def update(self, backward: Backward) -> Sums:
+        halted = torch.cat([carry.halted for carry in self.carries]).cpu().numpy()
+        rows = {k: torch.from_numpy(v) for k, v in self.feeder.fill(halted).items()}
+        total: Sums = {}
+        for i, part in enumerate(self.slices):
+            batch = {k: v[part].to(self.device) for k, v in rows.items()}
+            self.carries[i], outputs = self.model(self.carries[i], batch)
+            total = self._backward(outputs, self.carries[i], backward, total)
+        return total
+
+    def idle(self) -> bool:
+        # Slots that hold padding, which has no label, count as free.
+        return all(
+            bool((carry.halted | (carry.current_data["labels"] == IGNORE).all(-1)).all())
+            for carry in self.carries
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        return named_tensors(dict(enumerate(self.carries)))
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        self.carries = [
+            carry.load_tensors(tensors_of(i, tensors)) for i, carry in enumerate(self.carries)
+        ]

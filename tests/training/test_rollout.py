@@ -1,0 +1,159 @@
+"""Whole trajectories: what they see, who learns from them, and in whose turn."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hrm.commands.train import make_trainer
+from hrm.config import REFUSED, ExperimentConfig, compose
+from hrm.data.scenes import prepare_scenes, scenes_request
+from hrm.errors import UserError
+from hrm.training.losses import mean_losses
+from hrm.training.trainer import Trainer
+from tests.training.test_trainer import without_time
+
+Config = Callable[..., ExperimentConfig]
+TINY = (
+    "experiment=flood_fill",
+    "data.prepare=null",
+    "arch.base_channels=4",
+    "arch.hidden_size=16",
+    "arch.num_heads=2",
+    "arch.halt_max_steps=4",
+    "arch.warmup_updates=6",
+    "arch.alternate_every=3",
+    "step_curriculum=[]",
+    "global_batch_size=16",
+    "lr_warmup_steps=0",
+    "lr_schedule=constant",
+    "max_steps=18",
+    "eval_every_steps=null",
+    "log_every_steps=1",
+    "plots=false",
+    "progress=false",
+)
+POLICIES = ("dual_value", "graves", "pondernet", "halt_only", "convergence", "fixed")
+
+
+@pytest.fixture(scope="session")
+def mazes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("mazes") / "8"
+    prepare_scenes(
+        scenes_request(task="flood_fill", size=8, count=150, val_count=30, test_count=30, out=out)
+    )
+    return out
+
+
+@pytest.fixture
+def tiny(mazes: Path, tmp_path: Path) -> Config:
+    def make(name: str, *overrides: str) -> ExperimentConfig:
+        return compose([*TINY, f"data.path={mazes}", f"out={tmp_path / name}", *overrides])
+
+    return make
+
+
+def test_every_image_takes_every_step_with_gradient_through_all(tiny: Config) -> None:
+    trainer = make_trainer(tiny("a", "arch.halting=fixed"))
+    seen: list[Any] = []
+    trainer.model.register_forward_hook(
+        lambda _, __, result: seen.append((result[0].steps.tolist(), result[0].inner_carry))
+    )
+    losses: list[torch.Tensor] = []
+    trainer.dynamics.update(losses.append)
+    assert [steps for steps, _ in seen] == [[n] * 16 for n in (1, 2, 3, 4)]
+    # The last state reaches the first: nothing is detached between them.
+    first, last = (latents[0] for latents in (seen[0][1], seen[-1][1]))
+    (gradient,) = torch.autograd.grad(last.square().sum(), first)
+    assert gradient.abs().sum() > 0
+
+
+def test_the_task_loss_is_the_mean_over_steps_of_labelled_pixels(tiny: Config) -> None:
+    trainer = make_trainer(tiny("a", "arch.halting=fixed"))
+    by_step: list[float] = []
+
+    def hook(_: object, __: object, result: Any) -> None:
+        carry, outputs = result
+        losses = mean_losses(outputs["logits"], carry.current_data["labels"], "softmax")
+        by_step.append(float(losses.detach().sum()))
+
+    trainer.model.register_forward_hook(hook)
+    losses: list[torch.Tensor] = []
+    trainer.dynamics.update(losses.append)
+    assert len(by_step) == 4
+    assert float(losses[0].detach()) == pytest.approx(sum(by_step) / 4 / 16, rel=1e-5)
+
+
+def test_heads_take_turns_after_the_warm_up_and_the_trunk_always_learns(tiny: Config) -> None:
+    trainer = make_trainer(tiny("a"))
+    groups = trainer.model.parameter_groups()
+    assert set(groups) == {"trunk", "contribution", "threshold"}
+    learned = []
+    for _ in range(18):
+        before = {k: [p.detach().clone() for p in v] for k, v in groups.items()}
+        trainer.update()
+        learned.append({
+            name
+            for name, old in before.items()
+            if any(not torch.equal(a, b) for a, b in zip(old, groups[name], strict=True))
+        })  # fmt: skip
+    threshold, contribution = {"trunk", "threshold"}, {"trunk", "contribution"}
+    # A turn in which the policy is right everywhere teaches nothing, but decays no weight either.
+    expected = [{"trunk"}] * 6 + ([threshold] * 3 + [contribution] * 3) * 2
+    for got, most in zip(learned, expected, strict=True):
+        assert {"trunk"} <= got <= most
+    assert any("threshold" in got for got in learned)
+    assert any("contribution" in got for got in learned)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("dynamics", ["persistent", "online", "episode", "rollout"])
+def test_each_policy_trains_or_is_refused_with_a_reason(
+    tiny: Config, policy: str, dynamics: str
+) -> None:
+    overrides = (f"arch.halting={policy}", f"dynamics={dynamics}", "max_steps=2")
+    if (policy, dynamics) in REFUSED:
+        with pytest.raises(UserError, match=f"arch.halting={policy} with dynamics={dynamics}: "):
+            tiny("a", *overrides)
+        return
+    trainer = make_trainer(tiny("a", *overrides))
+    trainer.run()
+    assert trainer.step == 2
+
+
+def test_micro_batches_equal_one_batch(tiny: Config) -> None:
+    runs = []
+    for name, parts in (("a", 1), ("b", 4)):
+        trainer = make_trainer(
+            tiny(name, f"grad_accumulation={parts}", "max_steps=8", "arch.warmup_updates=3")
+        )
+        trainer.run()
+        runs.append([row["train/loss"] for row in trainer.rows()])
+    assert runs[0] == pytest.approx(runs[1], rel=1e-3)
+
+
+def test_a_resumed_run_is_the_same_bit_for_bit(tiny: Config) -> None:
+    whole = make_trainer(tiny("a", "checkpoint_every_steps=7"))
+    whole.run()
+    make_trainer(tiny("b", "max_steps=7")).run()
+    resumed = make_trainer(tiny("b", "resume=true"))
+    resumed.run()
+    # The end of the shorter run is logged with an evaluation.
+    plain = [
+        [{k: v for k, v in row.items() if not k.startswith("eval/")} for row in without_time(rows)]
+        for rows in (whole.rows(), resumed.rows())
+    ]
+    assert plain[0] == plain[1]
+
+
+@pytest.mark.slow
+def test_a_small_maze_is_learned_and_the_policy_beats_never_halting(tiny: Config) -> None:
+    trainer: Trainer = make_trainer(
+        tiny("a", "max_steps=500", "arch.warmup_updates=200", "lr=8e-3", "head_lr=1e-2")
+    )
+    trainer.run()
+    first, last = trainer.rows()[0], trainer.rows()[-1]
+    assert last["train/last_step_loss"] < 0.6 * first["train/last_step_loss"]
+    assert last["train/policy_steps"] < 4
