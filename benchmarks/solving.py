@@ -4,8 +4,8 @@
 
 DIR is the data set that the model's card names; its test rows are solved. The model may be given
 another limit of steps than it was made with: its weights do not depend on it. Ratios are those of
-`hrm bench solve`: puzzles a second where the policy halts, over puzzles a second of a bare loop over
-full batches at its fastest batch size, which takes all steps and does nothing else. Writes
+`hrm bench solve`: puzzles a second where the policy halts, over puzzles a second of a bare loop
+over full batches at its fastest batch size, which takes all steps and does nothing else. Writes
 results/solving.json and results/solving.md.
 """
 
@@ -50,8 +50,8 @@ def report(record: dict[str, Any]) -> str:
         f"Model `{record['model']}`; medians (range) of {record['repeats']} turns. Goal: 0.9 times"
         " limit / mean steps.",
         "",
-        "| limit | slots | mean steps | exact, halting / all steps | puzzles a second | plain loop |"
-        " ratio | limit / mean steps | engine's overhead a step | as alone |",
+        "| limit | slots | mean steps | exact, halting / all steps | puzzles a second |"
+        " plain loop | ratio | limit / mean steps | engine's overhead a step | as alone |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in record["rows"]:
