@@ -60,16 +60,20 @@ class Block(nn.Module):
         return rms_norm(x + self.mlp(x), self.eps)
 
 
-_compiled: dict[type[nn.Module], Callable[..., Tensor]] = {}
+_compiled: dict[tuple[type[nn.Module], str], Callable[..., Tensor]] = {}
 
 
-def compiled_forward(kind: type[nn.Module]) -> Callable[..., Tensor]:
-    """`kind.forward` compiled, once for all layers of that kind: their weights are its inputs."""
-    if kind not in _compiled:
+def compiled_forward(kind: type[nn.Module], device: str) -> Callable[..., Tensor]:
+    """`kind.forward` compiled for a type of device, once for all layers of that kind: their weights
+    are its inputs."""
+    if (kind, device) not in _compiled:
         # A form for each batch size of training and of the engine, with and without gradient.
         torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
-        _compiled[kind] = torch.compile(kind.forward, dynamic=False)
-    return _compiled[kind]
+        # No CUDA graphs: one compiled layer is called many times a step, and a graph's outputs are
+        # overwritten by its next call.
+        mode = "max-autotune-no-cudagraphs" if device == "cuda" else None
+        _compiled[kind, device] = torch.compile(kind.forward, dynamic=False, mode=mode)
+    return _compiled[kind, device]
 
 
 class ReasoningModule(nn.Module):
@@ -93,7 +97,7 @@ class ReasoningModule(nn.Module):
         x = state + injection
         if self.compiled:  # One form of a layer: another would be compiled apart.
             for layer in self.layers:
-                x = compiled_forward(type(layer))(layer, x, rotary)
+                x = compiled_forward(type(layer), x.device.type)(layer, x, rotary)
             return x[:, :keep]
         for layer in self.layers:
             x = layer(x, rotary, keep if layer is self.layers[-1] else None)

@@ -154,7 +154,11 @@ class Trainer:
             self.scaler.unscale_(optimizer)
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        finite = bool(torch.isfinite(norm + sums["loss"]))
+        # The update's only transfer: waiting twice would let the device run dry twice.
+        fine = torch.isfinite(norm + sums["loss"]).view(1)
+        on_host = torch.cat((fine, self.dynamics.flags())).cpu().numpy()
+        finite = bool(on_host[0])
+        self.dynamics.receive(on_host[1:])
         # A float16 step that overflows is no fault: it is skipped, and the scale is halved. Halved
         # below 1, it was not the scale that overflowed.
         if not finite and not (self.scaler.is_enabled() and self.scaler.get_scale() >= 1):

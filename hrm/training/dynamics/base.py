@@ -5,7 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
+from jaxtyping import Bool
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hrm.carry import Carry
@@ -50,6 +53,13 @@ class Dynamics(ABC):
     @abstractmethod
     def update(self, backward: Backward) -> Sums:
         """After it the gradients are an update's; returns the sums of its steps."""
+
+    def flags(self) -> Bool[Tensor, " flags"]:
+        """What the next update has to know on the host; the trainer fetches it with its own."""
+        return torch.zeros(0, dtype=torch.bool, device=self.device)
+
+    def receive(self, flags: NDArray[np.bool_]) -> None:  # noqa: B027, most have no use for it
+        """`flags` on the host."""
 
     @abstractmethod
     def idle(self) -> bool:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
+from jaxtyping import Bool
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hrm.data.base import IGNORE
@@ -19,9 +22,18 @@ class Persistent(Dynamics):
 
     def start(self) -> None:
         self.carries = [self._empty_carry(s.stop - s.start, s.start) for s in self.slices]
+        self.halted: NDArray[np.bool_] | None = None
+        """Who has halted, on the host; None: not fetched since the last update."""
+
+    def flags(self) -> Bool[Tensor, " flags"]:
+        return torch.cat([carry.halted for carry in self.carries])
+
+    def receive(self, flags: NDArray[np.bool_]) -> None:
+        self.halted = flags
 
     def update(self, backward: Backward) -> Sums:
-        halted = torch.cat([carry.halted for carry in self.carries]).cpu().numpy()
+        halted = self.flags().cpu().numpy() if self.halted is None else self.halted
+        self.halted = None
         rows = {k: torch.from_numpy(v) for k, v in self.feeder.fill(halted).items()}
         total: Sums = {}
         for i, part in enumerate(self.slices):
@@ -44,3 +56,4 @@ class Persistent(Dynamics):
         self.carries = [
             carry.load_tensors(tensors_of(i, tensors)) for i, carry in enumerate(self.carries)
         ]
+        self.halted = None

@@ -1,0 +1,134 @@
+"""Halting by two value functions on flood fill: how well it segments, and how well it stops.
+
+    python benchmarks/flood_fill.py --seeds 0 1 2 --jobs 2
+
+Trains `experiment=flood_fill` from each seed, one core a run, and evaluates the averaged weights of
+the last update on the test split. Nothing was chosen on that split. Writes results/flood_fill.json
+and results/flood_fill.md after every run; a run that is recorded is not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from machine import stamp
+
+RESULTS = Path(__file__).parent.parent / "results"
+PREPARE = ("--task", "flood_fill", "--size", "16", "--count", "10000", "--seed", "0")
+ROWS: dict[str, tuple[str, Callable[[dict[str, Any]], float | None]]] = {
+    "IoU at K": ("0.985", lambda f: f["iou"]),
+    "images entirely right at K": ("", lambda f: f["exact_accuracy"]),
+    "IoU where the policy halts": ("", lambda f: f["halting/iou"]),
+    "its mean steps": ("", lambda f: f["halting/mean_steps"]),
+    "share of K steps": ("0.5, at a loss of 0.005", lambda f: f["halting/mean_steps"] / f["K"]),
+    "Spearman of steps with eccentricity": ("0.9", lambda f: f["halting/spearman"]),
+    "spread of steps": ("above 2", lambda f: f["halting/steps_std"]),
+    "agreement with k*": ("0.8", lambda f: f["halting/agreement"]),
+    "within one step": ("0.97", lambda f: f["halting/agreement_within_1"]),
+    "share of the gap closed": ("0.85", lambda f: f["halting/gap_closed"]),
+    "regret": ("", lambda f: f["halting/regret"]),
+    "loss at step 1": ("", lambda f: f["loss_by_step"][0]),
+    "loss at step K": ("", lambda f: f["loss_by_step"][-1]),
+    "seconds of training": ("900", lambda f: f["train_s"]),
+}
+WATCHED = ("iou", "halting/regret", "halting/gap_closed")
+lock = threading.Lock()
+
+
+def hrm(*arguments: str) -> str:
+    command = [sys.executable, "-m", "hrm", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"hrm {' '.join(arguments)}: {done.stderr}")
+    return done.stdout
+
+
+def train(root: Path, seed: int, settings: list[str]) -> dict[str, Any]:
+    out = root / f"run{seed}"
+    given = ("experiment=flood_fill", *settings, f"seed={seed}")
+    hrm("train", *given, f"data.path={root / 'data'}", "data.prepare=null", f"out={out}")
+    figures = json.loads(hrm("evaluate", str(out), "--json"))
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    figures["K"] = len(figures["loss_by_step"])
+    figures["train_s"] = rows[-1]["time/train_s"]
+    plots = out / "plots"
+    if seed == 0 and plots.is_dir():
+        for plot in plots.glob("*.png"):
+            shutil.copy(plot, RESULTS / f"flood_fill_{plot.name}")
+    curve = [
+        {
+            k: r.get(k)
+            for k in ("step", "eval/iou", "eval/halting/regret", "eval/halting/gap_closed")
+        }
+        for r in rows
+        if "eval/iou" in r
+    ]
+    command = "hrm train " + " ".join(given)
+    return {"seed": seed, "command": command, "test": figures, "validation": curve}
+
+
+def report(record: dict[str, Any]) -> str:
+    runs = record["runs"]
+    lines = [
+        "# Halting by two value functions: flood fill, 16 x 16",
+        "",
+        f"`{record['command']}` at commit {record['commit']}, {record['date']},",
+        f"{record['machine']}. One core a run; {len(runs)} seeds, median (range); 1,000 test"
+        " mazes.",
+        "",
+        "| | goal | measured |",
+        "|---|---|---|",
+    ]
+    for name, (goal, read) in ROWS.items():
+        values = [v for v in (read(run["test"]) for run in runs) if v is not None]
+        if values:
+            low, mid, high = (f"{f(values):.4g}" for f in (min, statistics.median, max))
+            lines.append(f"| {name} | {goal} | {mid} ({low} to {high}) |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--jobs", type=int, default=2, help="runs side by side, a core each")
+    parser.add_argument("settings", nargs="*", help="other settings, as key=value")
+    options = parser.parse_args()
+    path = RESULTS / "flood_fill.json"
+    found = json.loads(path.read_text()) if path.is_file() else {}
+    runs: list[dict[str, Any]] = found.get("runs", [])
+    done = {run["seed"] for run in runs}
+    command = " ".join(["python benchmarks/flood_fill.py", *options.settings])
+    record = {"command": command, **stamp(), "runs": runs}
+    root = Path(tempfile.mkdtemp(prefix="flood-fill-"))
+    hrm("prepare", "scenes", *PREPARE, "--out", str(root / "data"))
+
+    def work(seed: int) -> None:
+        run = train(root, seed, options.settings)
+        with lock:
+            runs.append(run)
+            runs.sort(key=lambda r: r["seed"])
+            path.write_text(json.dumps(record, indent=1) + "\n")
+            (RESULTS / "flood_fill.md").write_text(report(record))
+            print(
+                json.dumps({k: run["test"][k] for k in ("iou", "halting/gap_closed")}), flush=True
+            )
+
+    with ThreadPoolExecutor(options.jobs) as pool:
+        list(pool.map(work, [seed for seed in options.seeds if seed not in done]))
+
+
+if __name__ == "__main__":
+    main()
