@@ -7,7 +7,8 @@ is one number and resuming is exact. A row that was drawn is always used.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,15 @@ class Augmenter(Protocol):
         ...
 
 
+class _Made(NamedTuple):
+    """Rows in the order in which they are admitted."""
+
+    first: int
+    """Serial number of the first."""
+    rows: NDArray[np.int64]
+    columns: dict[str, Int32]
+
+
 class Feeder:
     """Draws rows of `split` for halted slots.
 
@@ -41,6 +51,8 @@ class Feeder:
         puzzle of each group, as in the published loader (for sets with one row a puzzle).
     augment: applied to each admitted row, keyed by the seed and the row's serial number.
     shuffle: False keeps the order of the file (of the groups, with "groups").
+    ahead: a thread makes the next rows while the caller works on these: for a device that would
+        wait for them. The rows are the same.
     """
 
     def __init__(
@@ -53,6 +65,7 @@ class Feeder:
         sampling: Literal["rows", "groups"] = "rows",
         augment: Augmenter | None = None,
         shuffle: bool = True,
+        ahead: bool = False,
     ) -> None:
         if slots < 1:
             raise UserError(f"slots is {slots}: it must be at least 1")
@@ -68,6 +81,9 @@ class Feeder:
         self.augment = augment
         self.shuffle = shuffle
         self.rows_per_epoch = len(split) if sampling == "rows" else split.groups
+        self._thread = ThreadPoolExecutor(1, "feeder") if ahead else None
+        self._made: Future[_Made] | None = None
+        """Rows from the next one on, being made ahead."""
         self._admitted = 0
         self._order_epoch = -1
         self._order: NDArray[np.int64] = np.empty(0, dtype=np.int64)
@@ -116,17 +132,14 @@ class Feeder:
         if halted.shape != (self.slots,):
             raise ValueError(f"halted has shape {halted.shape}, the feeder has {self.slots} slots")
         slots = np.flatnonzero(halted)
-        first = self._admitted
-        rows = self._draw(len(slots))
-        filled, padded = slots[: len(rows)], slots[len(rows) :]
-        if len(filled):
-            new = self.split.take(rows)
-            if self.augment is not None:
-                keys = keys_of(self.seed, np.arange(first, self._admitted))
-                new["inputs"], new["labels"] = self.augment(new["inputs"], new["labels"], keys)
-            for name, array in new.items():
-                self._batch[name][filled] = array
-            self._rows[filled] = rows
+        made = self._next(len(slots))
+        filled, padded = slots[: len(made.rows)], slots[len(made.rows) :]
+        for name, array in made.columns.items():
+            self._batch[name][filled] = array
+        self._rows[filled] = made.rows
+        self._admitted += len(made.rows)
+        if self._thread is not None:
+            self._made = self._thread.submit(self._make, self._admitted, self.slots)
         if len(padded):
             metadata = self.split.metadata
             self._batch["inputs"][padded] = metadata.pad_id
@@ -154,16 +167,37 @@ class Feeder:
                 raise UserError(f"the feeder's state has {key}={state[key]}, this run has {mine}")
         self._admitted = int(state["admitted"])
 
-    def _draw(self, count: int) -> NDArray[np.int64]:
+    def _next(self, count: int) -> _Made:
         """The next `count` rows, or as many as are left."""
+        ahead, self._made = self._made, None
+        made = ahead.result() if ahead is not None else None
+        if made is None or made.first != self._admitted:  # A state was loaded meanwhile.
+            made = self._make(self._admitted, count)
+        columns = {name: array[:count] for name, array in made.columns.items()}
+        return _Made(made.first, made.rows[:count], columns)
+
+    def _make(self, first: int, count: int) -> _Made:
+        """Rows with the serial numbers from `first` on, augmented; at most as many as are left."""
+        rows = self._draw(first, count)
+        columns: dict[str, Int32] = {}
+        if len(rows):
+            columns = dict(self.split.take(rows))
+            if self.augment is not None:
+                keys = keys_of(self.seed, np.arange(first, first + len(rows)))
+                columns["inputs"], columns["labels"] = self.augment(
+                    columns["inputs"], columns["labels"], keys
+                )
+        return _Made(first, rows, columns)
+
+    def _draw(self, first: int, count: int) -> NDArray[np.int64]:
         if self.planned is not None:
-            count = min(count, self.planned - self._admitted)
+            count = min(count, self.planned - first)
         pieces = []
         while count > 0:
-            epoch, position = divmod(self._admitted, self.rows_per_epoch)
+            epoch, position = divmod(first, self.rows_per_epoch)
             piece = self._epoch_order(epoch)[position : position + count]
             pieces.append(piece)
-            self._admitted += len(piece)
+            first += len(piece)
             count -= len(piece)
         return np.concatenate(pieces) if pieces else np.empty(0, dtype=np.int64)
 

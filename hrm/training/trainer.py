@@ -70,6 +70,7 @@ class Trainer:
             epochs=config.epochs,
             sampling=config.data.sampling,
             augment=augment,
+            ahead=self.device.type == "cuda",
         )
         torch.manual_seed(config.seed)
         self.model = build_model(config.arch, **self.sizes).to(self.device).train()

@@ -183,3 +183,27 @@ def test_augmented_labels_move_with_inputs_and_other_seeds_give_others(split: Pu
 def test_a_mask_of_another_length_is_refused(split: PuzzleSplit) -> None:
     with pytest.raises(ValueError, match="4 slots"):
         Feeder(split, slots=4, seed=0).fill(np.ones(3, dtype=bool))
+
+
+@settings(deadline=None, max_examples=25)
+@given(masks=MASKS, epochs=st.sampled_from([None, 1, 3]), back=st.integers(0, 29))
+def test_rows_made_ahead_are_the_same_rows(
+    split: PuzzleSplit, masks: list[list[bool]], epochs: int | None, back: int
+) -> None:
+    plain, ahead = (
+        Feeder(split, slots=4, seed=5, epochs=epochs, augment=jumble, ahead=a)
+        for a in (False, True)
+    )
+    states = []
+    for mask in masks:
+        states.append(plain.state_dict())
+        assert ahead.state_dict() == states[-1]
+        halted = np.array(mask)
+        expected, got = plain.fill(halted), ahead.fill(halted)
+        assert plain.rows.tolist() == ahead.rows.tolist()
+        for name, values in expected.items():
+            assert np.array_equal(values[halted], got[name][halted])
+    # What was made for another place is not used.
+    for feeder in (plain, ahead):
+        feeder.load_state_dict(states[back % len(states)])
+    assert np.array_equal(plain.fill(ALL)["inputs"], ahead.fill(ALL)["inputs"])
