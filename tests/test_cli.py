@@ -186,6 +186,7 @@ def test_a_full_disk_is_one_sentence(
     assert "metrics.jsonl: no room left on the disk" in err
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_finds_no_room_leaves_nothing_half(folder: Path, tmp_path: Path) -> None:
     """The real thing: a process that may not write files of more than 20 kB."""
     import resource

@@ -92,7 +92,7 @@ def test_puzzle_embeddings() -> None:
     assert space["outputs"]["logits"].shape[1] == 128
 
 
-@pytest.mark.parametrize("puzzles", [True, False])
+@pytest.mark.parametrize("puzzles", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_training_loop(puzzles: bool, capsys: pytest.CaptureFixture[str]) -> None:
     space = run("basic_usage" + puzzles * " puzzle_embeddings")
     batch = fixed_batch(space["config"]["vocab_size"])

@@ -123,6 +123,7 @@ def test_each_policy_trains_or_is_refused_with_a_reason(
     assert trainer.step == 2
 
 
+@pytest.mark.slow
 def test_micro_batches_equal_one_batch(tiny: Config) -> None:
     runs = []
     for name, parts in (("a", 1), ("b", 4)):
