@@ -15,7 +15,13 @@ _PAPERS = {
     "TRM": "Jolicoeur-Martineau 2025, arXiv:2510.04871",
     "ACT U-Net": "a U-Net whose bottleneck is applied again until a learned policy halts",
 }
-_HALTS = {"fixed": ".", "convergence": " and stops when they no longer change it."}
+_HALTS = {
+    "fixed": ".",
+    "convergence": " and stops when they no longer change it.",
+    "dual_value": " and stops where what they have contributed exceeds a learned threshold.",
+    "graves": " and stops where its chances of halting sum to one.",
+    "pondernet": " and stops where it is more likely than not to have halted.",
+}
 _SUDOKU_IN_PYTHON = """
 ```python
 import torch

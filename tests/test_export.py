@@ -321,3 +321,25 @@ def test_a_puzzle_of_another_size_is_one_sentence(hrm: Run, folder: Path, tmp_pa
     status, _, err = hrm("solve", folder / "six", file)
     assert status == 2
     assert "puzzles: 81 cells, but the model solves 4x4" in err
+
+
+def test_an_image_model_travels_too(hrm: Run, tmp_path: Path) -> None:
+    scenes = ("--task", "flood_fill", "--size", "8", "--count", "40", "--val-count", "5")
+    data, run, out = tmp_path / "mazes", tmp_path / "run", tmp_path / "out"
+    assert hrm("prepare", "scenes", *scenes, "--test-count", "5", "--out", data, "--quiet")[0] == 0
+    small = ("arch.base_channels=4", "arch.hidden_size=16", "arch.num_heads=2", "max_steps=2")
+    quick = ("step_curriculum=[]", "lr_warmup_steps=0", "plots=false", "progress=false")
+    given = ("experiment=flood_fill", f"data.path={data}", "data.prepare=null", f"out={run}")
+    assert hrm("train", *given, *small, *quick)[0] == 0
+    assert hrm("export", run, "--out", out)[0] == 0
+    card = (out / "README.md").read_text()
+    assert "hrm prepare scenes --task flood_fill --size 8" in card
+    assert "images of 8x8 pixels, 2 classes" in card
+    first, second = (
+        json.loads(hrm("evaluate", folder, "--data", data, "--json")[1]) for folder in (run, out)
+    )
+    assert first["iou"] == second["iou"]
+    assert first["halting/mean_steps"] == second["halting/mean_steps"]
+    status, _, err = hrm("solve", out, PUZZLE)
+    assert status == 2
+    assert err.count("\n") == 1

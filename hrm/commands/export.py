@@ -162,6 +162,7 @@ def data_name(loaded: LoadedRun, data: str | Path | None) -> str:
 
 def example(loaded: LoadedRun, data: Path) -> str | None:
     """The first test puzzle as text; None if it is no Sudoku."""
-    if shape_of(loaded.sizes["seq_len"], loaded.sizes["vocab_size"]) is None:
+    sizes = loaded.sizes
+    if "seq_len" not in sizes or shape_of(sizes["seq_len"], sizes["vocab_size"]) is None:
         return None
     return to_text(decode(load_split(data, "test").take(np.arange(1))["inputs"][0]))
