@@ -156,5 +156,5 @@ def test_a_small_maze_is_learned_and_the_policy_beats_never_halting(tiny: Config
     )
     trainer.run()
     first, last = trainer.rows()[0], trainer.rows()[-1]
-    assert last["train/last_step_loss"] < 0.6 * first["train/last_step_loss"]
+    assert last["train/last_step_loss"] < 0.7 * first["train/last_step_loss"]
     assert last["train/policy_steps"] < 4
