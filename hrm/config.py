@@ -42,7 +42,7 @@ class OptimizerConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     optimizer: Literal["adamw", "adam_atan2", "muon"] = "adamw"
-    """`adam_atan2` is that of the published recipes; `muon` takes the matrices of the levels and
+    """`adam_atan2` is that of the published recipes; `muon` takes the matrices of the layers and
     leaves embeddings, heads and biases to AdamW."""
     lr: float = Field(default=1e-4, gt=0)
     lr_schedule: Literal["constant", "cosine"] = "constant"
@@ -56,6 +56,9 @@ class OptimizerConfig(BaseModel):
     muon_momentum: float = Field(default=0.95, ge=0, lt=1)
     head_lr: float | None = Field(default=None, gt=0)
     """Rate of the value functions that an act_unet's policy learns; null: `lr`."""
+    head_lr_schedule: Literal["constant", "cosine"] | None = None
+    """Theirs; null: `lr_schedule`. They begin where the trunk's rate is already falling, so that a
+    constant one lets them learn to the end."""
     puzzle_emb_lr: float = Field(default=1e-2, ge=0)
     puzzle_emb_weight_decay: float = Field(default=0.1, ge=0)
     grad_clip_norm: float | None = Field(default=None, gt=0)
@@ -133,6 +136,11 @@ class ExperimentConfig(OptimizerConfig):
     checkpoint_every_steps: int | None = Field(default=None, ge=1)
     """null: after each evaluation. There is always one at the end."""
     keep_checkpoints: int = Field(default=2, ge=1)
+    init_from: str | None = None
+    """A run, checkpoint or model whose weights this one starts from, as far as names and shapes
+    agree; null: new weights."""
+    learn: Literal["everything", "halting"] = "everything"
+    """halting: only what halts learns, on a network that stays as `init_from` gave it."""
     out: str | None = None
     """The run's folder; null: a new one under runs/."""
     resume: bool = False
@@ -194,6 +202,13 @@ class ExperimentConfig(OptimizerConfig):
             raise UserError(
                 f"arch.halting={self.arch['halting']} with dynamics={self.dynamics}: {reason}"
             )
+        if self.learn == "halting":
+            if self.init_from is None:
+                raise UserError("learn=halting: give init_from=RUN, the network that is to halt")
+            if self.arch.get("warmup_updates"):
+                raise UserError(
+                    "arch.warmup_updates: with learn=halting there is no task to learn first; set 0"
+                )
         if self.resume and self.out is None:
             raise UserError("resume=true: give out=DIR, the folder of the run to go on with")
         if self.global_batch_size % self.grad_accumulation:

@@ -132,6 +132,10 @@ class ACTModel(nn.Module):
         losses do not reach it."""
         return {"trunk": list(self.parameters())}
 
+    def halting_parameters(self) -> list[nn.Parameter]:
+        """Those that only halting reads."""
+        return []
+
     def initial_carry(
         self,
         batch: Mapping[str, Tensor],

@@ -166,6 +166,10 @@ class ACTUNet(ACTModel):
         apart = {id(p) for parameters in groups.values() for p in parameters}
         return {"trunk": [p for p in self.parameters() if id(p) not in apart], **groups}
 
+    def halting_parameters(self) -> list[nn.Parameter]:
+        heads = (self.contribution, self.threshold, self.halt)
+        return [p for head in heads if head is not None for p in head.parameters()]
+
     def operations(self) -> Operations:
         """Multiply-adds at this model's size of images."""
         iteration = self.core.operations()

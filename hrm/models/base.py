@@ -257,6 +257,9 @@ class TokenModel(ACTModel):
         """The sparse puzzle embedding; AttributeError when `puzzle_emb_ndim` is 0."""
         return self.inner.puzzle_emb
 
+    def halting_parameters(self) -> list[nn.Parameter]:
+        return list(self.inner.q_head.parameters())
+
     def compile_layers(self, compiled: bool = True) -> None:
         """Run the layers through `torch.compile`, or no longer.
 

@@ -41,7 +41,7 @@ def _dense(
         return [_adam_atan2(everything, lr, config)]
     if config.optimizer == "adamw":
         return [_adamw(everything, lr, config)]
-    matrices = [p for n, p in named if p.ndim == 2 and "_level." in n]
+    matrices = [p for n, p in named if p.ndim == 2 and ".layers." in n]
     if not matrices:
         return [_adamw(everything, lr, config)]
     chosen = {id(p) for p in matrices}
@@ -71,7 +71,10 @@ def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimizer
         named = [(names[id(p)], p) for p in parameters if id(p) in names]
         lr = config.lr if group == "trunk" or config.head_lr is None else config.head_lr
         if named:
-            optimizers += _dense(named, lr, config)
+            made = _dense(named, lr, config)
+            for settings in (s for optimizer in made for s in optimizer.param_groups):
+                settings["head"] = group != "trunk"
+            optimizers += made
     optimizers += [
         CastedSparseEmbeddingSignSGD_Distributed(
             module.optimizer_tensors(),
@@ -84,25 +87,30 @@ def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimizer
     for optimizer in optimizers:
         for settings in optimizer.param_groups:
             settings["base_lr"] = settings["lr"]
+            settings.setdefault("head", False)
     return optimizers
 
 
-def lr_factor(warmup: int, config: OptimizerConfig, step: int, progress: float) -> float:
-    """Share of the base rate for update number `step` (from 1).
+def lr_factor(
+    warmup: int, config: OptimizerConfig, step: int, progress: float, *, head: bool = False
+) -> float:
+    """Share of the base rate for update number `step` (from 1), of the trunk or a value function.
 
     progress: 0 at the start and 1 at the planned end; under halting it follows rows admitted, since
     the number of updates is not known ahead.
     """
     if step < warmup:
         return step / warmup
-    if config.lr_schedule == "constant":
+    schedule = (head and config.head_lr_schedule) or config.lr_schedule
+    if schedule == "constant":
         return 1.0
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
     return config.lr_min_ratio + (1 - config.lr_min_ratio) * cosine
 
 
-def set_lr(optimizers: list[Optimizer], factor: float) -> None:
-    """Scale every group's base rate."""
+def set_lr(optimizers: list[Optimizer], factor: float, head_factor: float | None = None) -> None:
+    """Scale every group's base rate, that of value functions by `head_factor` (None: `factor`)."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = group["base_lr"] * factor
+            is_head = group["head"] and head_factor is not None
+            group["lr"] = group["base_lr"] * (head_factor if is_head else factor)

@@ -24,11 +24,13 @@ from hrm.training.dynamics import DYNAMICS
 from hrm.training.ema import EMA
 from hrm.training.metrics import MetricsLog, Sums, read_metrics
 from hrm.training.optim import lr_factor, make_optimizers, set_lr
+from hrm.training.start import learn_only_halting, start_from
 
 FREE_TO_CHANGE = frozenset(
     "epochs max_steps eval_every_steps eval_split eval_count eval_batch_size "  # noqa: SIM905
     "eval_halting stop_at_exact_accuracy stop_after_s checkpoint_every_steps keep_checkpoints out "
-    "resume progress plots tensorboard run_name project_name device data.path data.prepare".split()
+    "init_from resume progress plots tensorboard run_name project_name device data.path "
+    "data.prepare".split()
 )
 """Keys that a resumed run may set otherwise: they do not touch what an update computes, but for
 the length of the run, which a cosine schedule follows."""
@@ -74,6 +76,10 @@ class Trainer:
         )
         torch.manual_seed(config.seed)
         self.model = build_model(config.arch, **self.sizes).to(self.device).train()
+        if config.init_from is not None and not config.resume:
+            untaken = start_from(self.model, config.init_from)
+        if config.learn == "halting":
+            learn_only_halting(self.model, () if config.resume else untaken)
         if held_out is not None:
             check_fits(self.model, held_out)
         if config.arch.get("puzzle_emb_ndim"):
@@ -166,8 +172,9 @@ class Trainer:
             raise NonFiniteError(self._non_finite(sums))
         if finite:
             self._clip()
-            factor = lr_factor(self.warmup, self.config, self.step, self._progress())
-            set_lr(self.optimizers, factor)
+            now = self.warmup, self.config, self.step, self._progress()
+            factor = lr_factor(*now)
+            set_lr(self.optimizers, factor, lr_factor(*now, head=True))
             for optimizer in dense:
                 self.scaler.step(optimizer)
             for optimizer in self.optimizers:

@@ -6,20 +6,25 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
 
-from hrm.models import CastedSparseEmbeddingSignSGD_Distributed
+from hrm.models import ACTUNet, CastedSparseEmbeddingSignSGD_Distributed
+from hrm.models.base import ReasoningModule
 from hrm.training.optim import OptimizerConfig, lr_factor, make_optimizers, set_lr
 from tests.models.helpers import small_hrm, small_trm
 
 
 class Toy(nn.Module):
-    """One matrix in a level, one outside."""
+    """One matrix in a layer, one outside."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.L_level = nn.Linear(3, 2, bias=False)
+        self.level = ReasoningModule([nn.Linear(3, 2, bias=False)])
         self.head = nn.Linear(2, 1, bias=True)
+
+    @property
+    def matrix(self) -> Tensor:
+        return self.level.layers[0].weight
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adam_atan2", "muon"])
@@ -50,7 +55,7 @@ def test_updates_of_adam_atan2_by_hand() -> None:
     model = Toy()
     config = OptimizerConfig(optimizer="adam_atan2", lr=0.1, weight_decay=0.5)
     (optimizer,) = make_optimizers(model, config)
-    weight = model.L_level.weight
+    weight = model.matrix
     expected = weight.detach().double()
     sign = torch.tensor([[1.0, -1.0, 0.0], [1.0, 1.0, -1.0]])
     # With a constant gradient g, m = (1 - 0.9^t) g and v = (1 - 0.95^t) g^2, so the corrected root
@@ -80,10 +85,10 @@ def test_first_update_of_muon_is_orthogonal() -> None:
     model = Toy()
     config = OptimizerConfig(optimizer="muon", lr=0.1, weight_decay=0.0)
     muon, _ = make_optimizers(model, config)
-    before = model.L_level.weight.detach().clone()
-    model.L_level.weight.grad = torch.randn(2, 3)
+    before = model.matrix.detach().clone()
+    model.matrix.grad = torch.randn(2, 3)
     muon.step()
-    update = (before - model.L_level.weight.detach()) / (0.1 * 0.2 * math.sqrt(3))
+    update = (before - model.matrix.detach()) / (0.1 * 0.2 * math.sqrt(3))
     # Newton-Schulz leaves singular values near 1; 0.2 sqrt(3) matches AdamW's root mean square.
     singular = torch.linalg.svdvals(update)
     assert (singular > 0.6).all()
@@ -103,6 +108,29 @@ def test_constant_after_warm_up() -> None:
     config = OptimizerConfig()
     assert [lr_factor(2, config, n, 0.9) for n in (1, 2, 3)] == [0.5, 1.0, 1.0]
     assert lr_factor(0, config, 1, 0.0) == 1.0
+
+
+def test_value_functions_may_have_a_schedule_of_their_own() -> None:
+    config = OptimizerConfig(lr_schedule="cosine", head_lr_schedule="constant")
+    assert lr_factor(4, config, 2, 0.0, head=True) == 0.5
+    assert lr_factor(4, config, 9, 1.0, head=True) == 1.0
+    assert lr_factor(4, config, 9, 1.0) == 0.0
+    assert lr_factor(4, OptimizerConfig(lr_schedule="cosine"), 9, 1.0, head=True) == 0.0
+
+
+def test_muon_takes_the_layers_of_every_kind_of_model() -> None:
+    config = OptimizerConfig(optimizer="muon", lr=0.4, head_lr=0.2)
+    sizes = {"batch_size": 1, "height": 4, "width": 4, "channels": 1, "classes": 2, "vocab_size": 4}
+    unet = ACTUNet({**sizes, "values": "categorical", "hidden_size": 16, "num_heads": 2})
+    for model in (small_hrm(), unet):
+        taken = [o for o in make_optimizers(model, config) if isinstance(o, torch.optim.Muon)]
+        count = sum(len(group["params"]) for o in taken for group in o.param_groups)
+        assert count == sum(p.ndim == 2 for n, p in model.named_parameters() if ".layers." in n) > 0
+    optimizers = make_optimizers(unet, config)
+    set_lr(optimizers, 0.1, 0.5)
+    rates = {id(p): g["lr"] for o in optimizers for g in o.param_groups for p in g["params"]}
+    assert all(rates[id(p)] == pytest.approx(0.1) for p in unet.halting_parameters())
+    assert rates[id(unet.core.first_cls)] == pytest.approx(0.04)
 
 
 def test_set_lr_scales_each_groups_own_rate() -> None:
