@@ -11,11 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable
@@ -23,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from machine import stamp
+from machine import hrm, stamp
 
 RESULTS = Path(__file__).parent.parent / "results"
 PREPARE = ("--task", "flood_fill", "--size", "16", "--count", "40000", "--seed", "0")
@@ -45,15 +42,6 @@ ROWS: dict[str, tuple[str, Callable[[dict[str, Any]], float | None]]] = {
 }
 WATCHED = ("iou", "halting/regret", "halting/gap_closed")
 lock = threading.Lock()
-
-
-def hrm(*arguments: str) -> str:
-    command = [sys.executable, "-m", "hrm", *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"hrm {' '.join(arguments)}: {done.stderr}")
-    return done.stdout
 
 
 def train(root: Path, seed: int, settings: list[str]) -> dict[str, Any]:

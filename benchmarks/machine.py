@@ -1,12 +1,23 @@
-"""What stands beside every number: commit, date and machine."""
+"""What benchmarks share: the command on one core, and what stands beside every number."""
 
 from __future__ import annotations
 
 import os
 import platform
 import subprocess
+import sys
 import time
 from pathlib import Path
+
+
+def hrm(*arguments: str) -> str:
+    """What `hrm` with these arguments prints, on one core. RuntimeError with its error, if any."""
+    command = [sys.executable, "-m", "hrm", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"hrm {' '.join(arguments)}: {done.stderr}")
+    return done.stdout
 
 
 def stamp() -> dict[str, str]:

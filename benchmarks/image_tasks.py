@@ -1,0 +1,158 @@
+"""The ACT U-Net on other tasks and in other forms: one whole training each.
+
+    python benchmarks/flood_fill.py --keep DIR
+    python benchmarks/image_tasks.py --keep DIR --jobs 2
+
+Reads the mazes, and for 32 x 32 the network, that the first command left in DIR. Figures are those
+of the test split; nothing was chosen on it. Writes results/image_tasks.{json,md} after every run;
+what is recorded is not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from machine import hrm, stamp
+
+RESULTS = Path(__file__).parent.parent / "results"
+QUIET = ("plots=false", "progress=false")
+
+
+class Run(NamedTuple):
+    """A training: its experiment, settings, and data where they are not flood_fill.py's."""
+
+    settings: str
+    experiment: str = "flood_fill"
+    data: str = "data"
+    prepare: str = ""
+
+
+RUNS = {
+    # Wide enough that a step has as many operations as one of the convolutional core.
+    "transformer core, windows of 4": Run("arch.core=transformer arch.window=4 arch.expansion=2.5"),
+    "Pathfinder": Run(
+        "", "pathfinder", "pathfinder_32", "--task pathfinder --size 32 --count 20000 --seed 0"
+    ),
+    "digit scenes": Run(
+        "", "digit_scenes", "digits_32", "--task digits --size 32 --count 20000 --seed 0"
+    ),
+    "32 x 32, from 16 x 16": Run(
+        "init_from={keep}/run0 arch.halt_max_steps=24 step_curriculum=[] lr=1e-3 max_steps=500 "
+        "arch.warmup_updates=100 arch.anneal_updates=300 global_batch_size=16",
+        data="data_32",
+        prepare="--task flood_fill --size 32 --count 8000 --seed 0",
+    ),
+    "heads not detached": Run("arch.detach_heads=false"),
+    "all steps from the start": Run("step_curriculum=[]"),
+    **{
+        f"trained at depth {n}": Run(
+            f"arch.halting=fixed arch.halt_max_steps={n} step_curriculum=[]"
+        )
+        for n in (4, 8, 12)
+    },
+    "Graves, whole": Run("arch.halting=graves"),
+    "PonderNet, whole": Run("arch.halting=pondernet arch.prior=0.15"),
+    "x = f(x): no gate, no injection": Run("arch.gate=false arch.inject=false"),
+    "transformer core, full attention": Run("arch.core=transformer arch.expansion=1"),
+}
+COLUMNS = (
+    ("IoU at K", "iou", 3),
+    ("right at K", "exact_accuracy", 3),
+    ("IoU at halt", "halting/iou", 3),
+    ("mean steps", "halting/mean_steps", 1),
+    ("spread", "halting/steps_std", 1),
+    ("Spearman", "halting/spearman", 2),
+    ("agreement", "halting/agreement", 2),
+    ("within 1", "halting/agreement_within_1", 2),
+    ("gap closed", "halting/gap_closed", 2),
+)
+lock = threading.Lock()
+
+
+def train(root: Path, name: str, seed: int) -> dict[str, Any]:
+    """Train and evaluate; the evaluation's figures."""
+    run = RUNS[name]
+    data = root / run.data
+    with lock:
+        if not data.is_dir():
+            hrm("prepare", "scenes", *run.prepare.split(), "--out", str(data))
+    out = root / "tasks" / f"{seed} {name}".translate(str.maketrans(dict.fromkeys(" ,:=()", "_")))
+    settings = run.settings.format(keep=root).split()
+    given = (f"experiment={run.experiment}", *settings, f"seed={seed}")
+    if not (out / "done").is_file():
+        where = (f"data.path={data}", "data.prepare=null", f"out={out}")
+        hrm("train", *given, *where, *QUIET, *(["resume=true"] if out.is_dir() else []))
+        (out / "done").touch()
+    figures = json.loads(hrm("evaluate", str(out), "--json", "--step-penalty", "0.01"))
+    last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
+    command = "hrm train " + " ".join(given).replace(str(root), "DIR")
+    return {
+        "name": name,
+        "seed": seed,
+        "command": command,
+        "train_s": last["time/train_s"],
+        "test": figures,
+    }
+
+
+def report(record: dict[str, Any]) -> str:
+    """The table."""
+    head = [title for title, _, _ in COLUMNS]
+    lines = [
+        "# The ACT U-Net on other tasks and in other forms",
+        "",
+        f"`{record['command']}` at commit {record['commit']}, {record['date']},",
+        f"{record['machine']}. One core and one seed a run, 1,000 test images; costs with lambda"
+        " 0.01.",
+        "Operations are millions of multiply-adds of an image: encoder, a step, an answer.",
+        "",
+        "| run | " + " | ".join(head) + " | operations | min |",
+        "|" + "---|" * (len(head) + 3),
+    ]
+    for run in record["runs"]:
+        test = run["test"]
+        cells = ["-" if test[k] is None else f"{test[k]:.{d}f}" for _, k, d in COLUMNS]
+        told = test["operations"]
+        parts = ", ".join(f"{told[k] / 1e6:.2f}" for k in ("encoder", "iteration", "decoder"))
+        label = run["name"] if run["seed"] == 0 else f"{run['name']} (seed {run['seed']})"
+        minutes = f"{run['train_s'] / 60:.0f}"
+        lines.append(f"| {label} | " + " | ".join(cells) + f" | {parts} | {minutes} |")
+    lines += ["", "Commands, with the folders of data and runs left out:", ""]
+    lines += [f"- {run['name']}: `{run['command']}`" for run in record["runs"]]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--keep", type=Path, required=True, help="folder of flood_fill.py's runs")
+    parser.add_argument("--only", nargs="+", choices=list(RUNS), default=list(RUNS))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=2, help="runs side by side, a core each")
+    options = parser.parse_args()
+    path = RESULTS / "image_tasks.json"
+    found = json.loads(path.read_text()) if path.is_file() else {}
+    runs: list[dict[str, Any]] = found.get("runs", [])
+    root = options.keep.resolve()
+    record = {"command": "python benchmarks/image_tasks.py --keep DIR", **stamp(), "runs": runs}
+
+    def work(name: str) -> None:
+        run = train(root, name, options.seed)
+        with lock:
+            runs.append(run)
+            runs.sort(key=lambda r: (list(RUNS).index(r["name"]), r["seed"]))
+            path.write_text(json.dumps(record, indent=1) + "\n")
+            (RESULTS / "image_tasks.md").write_text(report(record))
+            print(name, f"IoU {run['test']['iou']:.3f}", flush=True)
+
+    done = {(run["name"], run["seed"]) for run in runs}
+    with ThreadPoolExecutor(options.jobs) as pool:
+        list(pool.map(work, [n for n in options.only if (n, options.seed) not in done]))
+
+
+if __name__ == "__main__":
+    main()
