@@ -4,7 +4,7 @@
     python benchmarks/halting_policies.py --keep DIR --jobs 2
 
 Takes the networks that the first command trained, leaves them as they are, and lets each policy
-learn to halt them (`learn=halting`, 600 updates, the same for all). Stoppers that learn nothing
+learn to halt them (`learn=halting`, 500 updates, the same for all). Stoppers that learn nothing
 have their tolerance swept. Figures are those of the test split; nothing was chosen on it. Writes
 results/halting_policies.{json,md,png} after every policy; what is recorded is not repeated.
 """
@@ -26,9 +26,9 @@ from machine import hrm, stamp
 RESULTS = Path(__file__).parent.parent / "results"
 PENALTY = 0.01
 """lambda of the costs by which all are judged, the preset's."""
-UPDATES = 600
+UPDATES = 500
 LEARN = (
-    "learn=halting arch.warmup_updates=0 arch.anneal_updates=450 step_curriculum=[] "
+    "learn=halting arch.warmup_updates=0 arch.anneal_updates=400 step_curriculum=[] "
     f"max_steps={UPDATES} lr_schedule=constant lr=6e-3 optimizer=adamw eval_every_steps=null "
     "eval_count=50 plots=false progress=false data.prepare=null"
 ).split()

@@ -140,7 +140,8 @@ class ExperimentConfig(OptimizerConfig):
     """A run, checkpoint or model whose weights this one starts from, as far as names and shapes
     agree; null: new weights."""
     learn: Literal["everything", "halting"] = "everything"
-    """halting: only what halts learns, on a network that stays as `init_from` gave it."""
+    """halting: only what halts learns, from new weights, on a network that stays as `init_from`
+    gave it."""
     out: str | None = None
     """The run's folder; null: a new one under runs/."""
     resume: bool = False

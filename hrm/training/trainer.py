@@ -76,10 +76,11 @@ class Trainer:
         )
         torch.manual_seed(config.seed)
         self.model = build_model(config.arch, **self.sizes).to(self.device).train()
-        if config.init_from is not None and not config.resume:
-            untaken = start_from(self.model, config.init_from)
+        source = None if config.resume else config.init_from
         if config.learn == "halting":
-            learn_only_halting(self.model, () if config.resume else untaken)
+            learn_only_halting(self.model, source)
+        elif source is not None:
+            start_from(self.model, source)
         if held_out is not None:
             check_fits(self.model, held_out)
         if config.arch.get("puzzle_emb_ndim"):

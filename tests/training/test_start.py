@@ -100,11 +100,14 @@ def test_a_q_head_learns_alone(trained: Trained, small: Config, dynamics: str) -
 @pytest.mark.parametrize("policy", ["dual_value", "graves", "pondernet", "halt_only"])
 def test_any_policy_learns_to_halt_a_trained_network(unet: Config, policy: str) -> None:
     first = run(unet("a"))
-    second = run(unet("b", f"init_from={first.out}", "learn=halting", f"arch.halting={policy}"))
+    alone = (f"init_from={first.out}", "learn=halting", f"arch.halting={policy}")
+    fresh, second = make_trainer(unet("c", *alone)), run(unet("b", *alone))
     heads = ("contribution.", "threshold.") if policy == "dual_value" else ("halt.",)
     found = moved(second, first)
     assert found
     assert all(name.startswith(heads) for name in found)
+    # It does not go on from what the source had learned of halting.
+    assert moved(fresh, first) == found
 
 
 def test_it_resumes_exactly_when_its_source_is_gone(unet: Config, tmp_path: Path) -> None:
@@ -124,7 +127,7 @@ def test_it_resumes_exactly_when_its_source_is_gone(unet: Config, tmp_path: Path
         (["learn=halting"], "learn=halting: give init_from=RUN, the network that is to halt"),
         (["learn=halting", "init_from=A", "arch.warmup_updates=2"], "arch.warmup_updates: with"),
         (["learn=halting", "init_from=A", "arch.halting=fixed"], "this policy has nothing to lea"),
-        (["learn=halting", "init_from=A", "arch.core=transformer"], "no weights for core.layers"),
+        (["learn=halting", "init_from=A", "arch.core=transformer"], "has no weights for core.layers"),
         (["init_from=nowhere"], "nowhere: no such folder or file"),
     ],
 )
