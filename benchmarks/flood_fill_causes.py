@@ -1,0 +1,206 @@
+"""What bounds a policy's agreement with k*, and its correlation with a maze's depth?
+
+    python benchmarks/flood_fill.py --keep DIR
+    python benchmarks/flood_fill_causes.py --keep DIR
+
+For each network that the first command trained: what k* follows besides the seed's eccentricity,
+how much of the disagreement is near-ties of the cost, and what a supervised classifier of "n >= k*"
+on the states that the value functions see would reach. It learns on 4,000 training mazes; figures
+are those of the test split. Writes results/flood_fill_causes.{json,md}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from machine import stamp
+from torch import Tensor, nn
+
+from hrm.data.base import PuzzleSplit, load_split, spread
+from hrm.evaluation.policy import agreement, agreement_within_1, gap_closed, spearman
+from hrm.halting import costs, optimal_step
+from hrm.inference.image_steps import difficulty_of, record
+from hrm.training.checkpoint import load_run
+
+RESULTS = Path(__file__).parent.parent / "results"
+PENALTY = 0.01
+BANDS = ((2, 9), (10, 17), (18, 25), (26, 33), (34, 40))
+ROWS = 4000
+
+
+@torch.inference_mode()
+def states(model: Any, split: PuzzleSplit, rows: np.ndarray) -> Tensor:
+    """What the value functions see, pooled over positions: `(steps, rows, features)`.
+
+    Mean and largest of state and change, and the summary token's own.
+    """
+    seen: list[Tensor] = []
+
+    def hook(_: nn.Module, given: tuple[Tensor, ...], after: Tensor) -> None:
+        change = after - given[0]
+        pooled = [f(x[:, 1:]) for x in (after, change) for f in (_mean, _largest)]
+        seen.append(torch.cat([*pooled, after[:, 0], change[:, 0]], dim=-1))
+
+    handle = model.core.register_forward_hook(hook)
+    found = []
+    for start in range(0, len(rows), 250):
+        batch = {k: torch.from_numpy(v) for k, v in split.take(rows[start : start + 250]).items()}
+        carry = model.initial_carry(batch, seed=0)
+        for _ in range(model.halting.max_steps):
+            carry, _ = model(carry, batch, decode=False)
+        found.append(torch.stack(seen))
+        seen.clear()
+    handle.remove()
+    return torch.cat(found, dim=1)
+
+
+def _mean(x: Tensor) -> Tensor:
+    return x.mean(1)
+
+
+def _largest(x: Tensor) -> Tensor:
+    return x.amax(1)
+
+
+def classify(train: tuple[Tensor, Tensor], test: Tensor) -> np.ndarray:
+    """Steps on test of an MLP that learned whether `n >= k*` from train's features and k*."""
+    torch.manual_seed(0)
+    features, best = train
+    mean, scale = features.mean((0, 1)), features.std((0, 1)) + 1e-5
+    width = features.shape[-1]
+    net = nn.Sequential(
+        nn.Linear(width, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 1)
+    )
+    learner = torch.optim.AdamW(net.parameters(), 3e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(learner, 4e-3, total_steps=600)
+    numbers = torch.arange(1, len(features) + 1)[:, None]
+    for _ in range(600):
+        chosen = torch.randint(len(best), (128,))
+        logits = net((features[:, chosen] - mean) / scale).squeeze(-1)
+        wanted = (numbers >= best[chosen]).float()
+        loss = nn.functional.binary_cross_entropy_with_logits(logits, wanted)
+        learner.zero_grad()
+        loss.backward()
+        learner.step()
+        schedule.step()
+    with torch.no_grad():
+        wants = net((test - mean) / scale).squeeze(-1) > 0
+    wants[-1] = True
+    return (wants.to(torch.int8).argmax(0) + 1).numpy()
+
+
+def look(path: Path, data: Path) -> dict[str, Any]:
+    """The figures of one network."""
+    model = load_run(path).model
+    split, train = load_split(data, "test"), load_split(data, "train")
+    some = spread(len(train), ROWS)
+    recorded = record(model, split, loss="softmax")
+    before = record(model, train, count=ROWS, loss="softmax")
+    cost = costs(torch.from_numpy(recorded.task_loss), PENALTY)
+    best = optimal_step(cost, 0.0)
+    learned = optimal_step(costs(torch.from_numpy(before.task_loss), PENALTY), 0.0)
+    depth = difficulty_of(split, np.arange(len(split)))
+    assert depth is not None
+    out_of_reach = (np.asarray(split.labels) == 0).sum(1)
+    k = best.numpy()
+    ranks = np.stack([_ranks(v) for v in (depth, out_of_reach)] + [np.ones(len(k))], axis=1)
+    together = ranks @ np.linalg.lstsq(ranks, _ranks(k), rcond=None)[0]
+    chosen = classify(
+        (states(model, train, some), learned), states(model, split, np.arange(len(k)))
+    )
+    ties = {
+        str(eps): agreement(optimal_step(cost, eps).numpy(), k) for eps in (0.001, 0.002, 0.004)
+    }
+    return {
+        "k* with eccentricity": spearman(k, depth),
+        "policy with eccentricity": spearman(recorded.steps, depth),
+        "policy with k*": spearman(recorded.steps, k),
+        "k* with eccentricity and cells out of reach": float(
+            np.corrcoef(together, _ranks(k))[0, 1]
+        ),
+        "bands": {
+            f"{low} to {high}": spearman(
+                k[(depth >= low) & (depth <= high)],
+                out_of_reach[(depth >= low) & (depth <= high)],
+            )
+            for low, high in BANDS
+        },
+        "ties": ties,
+        "policy": _judged(cost.numpy(), recorded.steps, k),
+        "classifier": _judged(cost.numpy(), chosen, k),
+    }
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    from scipy.stats import rankdata
+
+    ranks: np.ndarray = rankdata(values)
+    return ranks
+
+
+def _judged(cost: np.ndarray, steps: np.ndarray, best: np.ndarray) -> dict[str, float | None]:
+    return {
+        "agreement": agreement(steps, best),
+        "within 1": agreement_within_1(steps, best),
+        "gap closed": gap_closed(cost, steps),
+    }
+
+
+def report(found: dict[str, Any]) -> str:
+    """The tables, a column a network."""
+    runs = found["runs"]
+    lines = [
+        "# Flood fill: what bounds agreement and correlation",
+        "",
+        f"`{found['command']}` at commit {found['commit']}, {found['date']},",
+        f"{found['machine']}. A column a network; 1,000 test mazes, lambda {PENALTY}.",
+        "",
+        "| | " + " | ".join(f"seed {seed}" for seed in runs) + " |",
+        "|---|" + "---|" * len(runs),
+    ]
+
+    def row(title: str, *path: str) -> None:
+        cells = []
+        for run in runs.values():
+            value = run
+            for key in path:
+                value = value[key]
+            cells.append(f"{value:.2f}")
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+
+    for name in ("k* with eccentricity", "policy with eccentricity", "policy with k*"):
+        row(f"Spearman, {name}", name)
+    name = "k* with eccentricity and cells out of reach"
+    row(f"correlation of ranks, {name}", name)
+    for low, high in BANDS:
+        band = f"{low} to {high}"
+        row(f"Spearman of k* with cells out of reach, eccentricity {band}", "bands", band)
+    for eps in ("0.001", "0.002", "0.004"):
+        row(f"agreement of an oracle that forgives {eps}", "ties", eps)
+    for who in ("policy", "classifier"):
+        for what in ("agreement", "within 1", "gap closed"):
+            row(f"{who}: {what}", who, what)
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--keep", type=Path, required=True, help="folder of flood_fill.py's runs")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    root = options.keep
+    runs = {str(seed): look(root / f"run{seed}", root / "data") for seed in options.seeds}
+    command = "python benchmarks/flood_fill_causes.py --keep DIR"
+    found = {"command": command, **stamp(), "runs": runs}
+    (RESULTS / "flood_fill_causes.json").write_text(json.dumps(found, indent=1) + "\n")
+    (RESULTS / "flood_fill_causes.md").write_text(report(found))
+
+
+if __name__ == "__main__":
+    main()
