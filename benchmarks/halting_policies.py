@@ -60,7 +60,7 @@ lock = threading.Lock()
 def learned(root: Path, seed: int, name: str) -> list[dict[str, Any]]:
     """Let the policy `name` learn to halt the network of `seed`; its figures on test."""
     family, settings = LEARNED[name]
-    out = root / "policies" / f"{seed} {name}".replace(" ", "_").replace(",", "")
+    out = root / "policies" / f"{seed} {name}".translate(str.maketrans(dict.fromkeys(" ,()", "_")))
     if not (out / "checkpoints").is_dir():
         given = [f"init_from={root / f'run{seed}'}", f"data.path={root / 'data'}", f"out={out}"]
         hrm("train", "experiment=flood_fill", *LEARN, *given, f"seed={seed}", *settings.split())
