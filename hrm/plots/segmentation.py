@@ -105,7 +105,7 @@ def _draw_values(
     axes.axvline(halted_at, color=drawing.ORANGE, linestyle="--", label=f"halt: step {halted_at}")
     axes.set_xlim(0.5, steps + 0.5)
     axes.set_xlabel("Step")
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=16, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=16, integer=True, min_n_ticks=1))
     drawing.tidy(axes, "y")
     axes.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
 
@@ -134,7 +134,7 @@ def plot_histograms(figures: Mapping[str, Any], path: Path) -> None:
     shares.set_xlabel("Step")
     shares.set_ylabel(f"Share of {sum(policy):,} images")
     shares.yaxis.set_major_formatter(PercentFormatter(1.0))
-    shares.xaxis.set_major_locator(MaxNLocator(nbins=16, integer=True))
+    shares.xaxis.set_major_locator(MaxNLocator(nbins=16, integer=True, min_n_ticks=1))
     shares.set_title("Steps at halt", fontsize="medium")
     if groups:
         _draw_by_difficulty(plots[1], groups, len(policy))
@@ -188,7 +188,7 @@ def plot_iou_by_step(figures: Mapping[str, Any], path: Path) -> None:
     axes.set_xlabel("Stopped after step")
     axes.set_ylabel("Intersection over union")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     losses.set_ylabel("Task loss", color=drawing.GREY)
     drawing.tidy(axes, "both")
     losses.spines[["top"]].set_visible(False)
