@@ -15,10 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from machine import stamp
+from machine import hrm, stamp
 
 RESULTS = Path(__file__).parent.parent / "results"
 COST_TURNS = 25
@@ -73,14 +70,6 @@ FIGURES = {
     "auroc": "eval/q_halt_auroc_all_steps",
 }
 lock = threading.Lock()
-
-
-def hrm(*arguments: str) -> None:
-    command = [sys.executable, "-m", "hrm", *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"hrm {' '.join(arguments)}: {done.stderr}")
 
 
 def train(root: Path, task: str, variant: str, seed: int, seconds: float | None) -> dict[str, Any]:

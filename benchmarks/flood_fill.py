@@ -75,7 +75,7 @@ def report(record: dict[str, Any]) -> str:
         "",
         f"`{record['command']}` at commit {record['commit']}, {record['date']},",
         f"{record['machine']}. One core a run; {len(runs)} seeds, median (range); 1,000 test"
-        " mazes.",
+        f" mazes. {record.get('note', '')}",
         "",
         "| | goal | measured |",
         "|---|---|---|",
@@ -93,6 +93,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, a core each")
     parser.add_argument("--keep", type=Path, help="folder for data and runs; default: a new one")
+    parser.add_argument("--note", default="", help="a sentence for the report")
     parser.add_argument("settings", nargs="*", help="other settings, as key=value")
     options = parser.parse_args()
     path = RESULTS / "flood_fill.json"
@@ -101,6 +102,7 @@ def main() -> None:
     done = {run["seed"] for run in runs}
     command = " ".join(["python benchmarks/flood_fill.py", *options.settings])
     record = {"command": command, **stamp(), "runs": runs}
+    record["note"] = options.note or found.get("note", "")
     root = (options.keep or Path(tempfile.mkdtemp(prefix="flood-fill-"))).resolve()
     if not (root / "data").is_dir():
         hrm("prepare", "scenes", *PREPARE, "--out", str(root / "data"))

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from hrm.benchmarking.measure import in_turns
 from hrm.benchmarking.products import Product, count_products
-from hrm.config import TokenLoss
 from hrm.models import TRM, ACTModel, HRMACTv1
+from hrm.token_loss import TokenLoss
 from hrm.training.losses import step_loss
 
 RESULTS = Path(__file__).parent.parent / "results"

@@ -259,7 +259,7 @@ def draw(record: dict[str, Any]) -> None:
         if middle:
             steps, overlap = zip(*middle, strict=True)
             axes.plot(steps, overlap, style, color=colour, label=family, zorder=layer, ms=6)
-    axes.set(xlabel="mean steps", ylabel="IoU on test mazes", ylim=(0.85, None))
+    axes.set(xlabel="mean steps", ylabel="IoU on test mazes", ylim=(0.85, 1.005))
     axes.legend(frameon=False, loc="lower right")
     axes.set_title("One network, stopped by different policies", loc="left")
     save(figure, RESULTS / "halting_policies.png")

@@ -12,18 +12,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import statistics
-import subprocess
-import sys
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from machine import stamp
+from machine import hrm, stamp
 
 GOALS = {"sudoku_4x4": 0.99, "sudoku_6x6": 0.99, "sudoku_9x9": 0.90}
 ARCHS = {
@@ -32,17 +29,6 @@ ARCHS = {
     "HRM": ("arch=hrm_small", "arch.L_layers=2", "lr=1e-3", "lr_schedule=constant"),
 }
 RESULTS = Path(__file__).parent.parent / "results"
-HRM = [sys.executable, "-m", "hrm"]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
-def hrm(*arguments: str) -> str:
-    done = subprocess.run(
-        [*HRM, *arguments], env=ENVIRONMENT, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise RuntimeError(f"hrm {' '.join(arguments)}: {done.stderr}")
-    return done.stdout
 
 
 def one(

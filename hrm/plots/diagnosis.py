@@ -59,7 +59,7 @@ def plot_residuals(figures: Mapping[str, Any], path: Path, trained_steps: int) -
     axes.set_xlim(0, steps)
     axes.set_xlabel("Steps taken (a point is a cycle)")
     axes.set_ylabel("Residual |z_new - z_old| / |z_new|")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     _mark_limit(axes, trained_steps, steps)
     drawing.tidy(axes, "both")
     figure.legend(loc="outside upper center", ncols=3, frameon=False)
@@ -83,7 +83,7 @@ def plot_prediction_changes(figures: Mapping[str, Any], path: Path, trained_step
     axes.set_ylim(0, 1)
     axes.set_xlim(0.6, len(steps) + 0.4)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     _mark_limit(axes, trained_steps, len(steps))
     drawing.tidy(axes, "both")
     figure.legend(loc="outside upper center", ncols=4, frameon=False)
@@ -120,7 +120,7 @@ def plot_gradient_truncation(figures: Mapping[str, Any], path: Path, trained_ste
             axes.plot(at, values, style, color=color, marker="o", markersize=4, clip_on=False)
             if axes is within:
                 axes.lines[-1].set_label(label)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         drawing.tidy(axes, "both")
     # The axes share it, so it is set when all is drawn.
     over_cycles.set_ylim(min(0, over_cycles.get_ylim()[0]), 1)
