@@ -1,8 +1,9 @@
-"""`hrm prepare KIND`: make a data set: Sudoku, or images to segment."""
+"""`hrm prepare KIND`: make a data set: Sudoku, images to segment, or ARC-AGI."""
 
 from __future__ import annotations
 
 import sys
+from argparse import BooleanOptionalAction
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ USAGE = """usage: hrm prepare KIND ... (hrm prepare KIND --help shows all option
 
   hrm prepare sudoku   4x4, 6x6 or 9x9, generated or from a CSV
   hrm prepare scenes   images to segment: flood_fill, pathfinder, digits, or pairs from a folder
+  hrm prepare arc      ARC-AGI-1 or -2, with demonstrations or for puzzle embeddings
 
 example: hrm prepare sudoku --size 6 --blanks 20 --seed 0 --out data/six"""
 
@@ -110,4 +112,46 @@ def _say_scenes(summary: dict[str, Any]) -> None:
             print(f"  {name:5} {split['rows']} images{range_}{share}")
 
 
-_PARSERS: dict[str, Callable[[], tuple[Parser, Say]]] = {"sudoku": _sudoku, "scenes": _scenes}
+def _arc() -> tuple[Parser, Say]:
+    parser = Parser(
+        "hrm prepare arc",
+        "Make a data set of ARC-AGI, for models that read demonstrations or for puzzle embeddings.",
+        "hrm prepare arc --source arc_agi_1 --max-grid 10 --seed 0 --out data/arc_10",
+    )
+    add = parser.add_argument
+    add("--source", metavar="NAME|DIR", help="arc_agi_1 (default), arc_agi_2, or official JSON")
+    add("--protocol", help="encoder (default: rows with demonstrations) or embedding (published)")
+    add("--max-grid", type=int, help="side of the square; larger tasks are left out (default 30)")
+    add("--queries", help="encoder: what training asks for, test (default) or leave_one_out")
+    add("--augmentations", type=int, help="stored forms of each task (published: 1000; default 0)")
+    add("--eval-augmentations", type=int, help="encoder: those of val and test, which vote")
+    add("--translate", action=BooleanOptionalAction, help="whether training grids begin anywhere")
+    add("--max-train-groups", type=int, help="most training tasks")
+    add("--max-eval-groups", type=int, help="most evaluation tasks; 0: no test")
+    add("--val-groups", type=int, help="training tasks held out for val (default a tenth)")
+    add("--leave-out-groups", type=int, help="training tasks left out, another set's val")
+    return parser, _say_arc
+
+
+def _say_arc(summary: dict[str, Any]) -> None:
+    grid, left = summary["max_grid"], summary["left_out"]
+    print(f"{summary['out']}: {summary['source']}, {summary['protocol']}, {grid}x{grid}")
+    for name in ("train", "val", "test"):
+        if name in summary:
+            split = summary[name]
+            shown = f", {split['demonstrations']} demonstrations" if split["demonstrations"] else ""
+            print(
+                f"  {name:5} {split['groups']} tasks, {split['puzzles']} puzzles, "
+                f"{split['rows']} rows{shown}"
+            )
+    print(
+        f"  left out: {left['training']} training and {left['evaluation']} evaluation tasks with a "
+        f"larger grid, {len(summary['twins'])} training tasks like one held out"
+    )
+
+
+_PARSERS: dict[str, Callable[[], tuple[Parser, Say]]] = {
+    "sudoku": _sudoku,
+    "scenes": _scenes,
+    "arc": _arc,
+}

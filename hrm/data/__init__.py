@@ -11,11 +11,13 @@ from hrm.data.base import (
     load_split,
     write_dataset,
 )
+from hrm.data.demonstrations import Demonstrations
 from hrm.data.feeder import Augmenter, Feeder
 
 __all__ = [
     "IGNORE",
     "Augmenter",
+    "Demonstrations",
     "Feeder",
     "ImageMetadata",
     "Metadata",

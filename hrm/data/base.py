@@ -13,10 +13,16 @@ one built here loads there:
 
 A group is a puzzle with its augmentations. Folders written here may have a third split, `val`,
 so that choices are made there and figures on `test`, and `prepare.json`, which says how they were
-made. Two more things may stand there that the published tools do not write:
+made. More may stand there that the published tools do not write:
 
     ROOT/{train,val,test}/{set}__difficulty.npy        integers [rows], known exactly
     `image` in dataset.json                            `ImageMetadata`: rows are images
+    `grid` in dataset.json                             side of the square that a row is
+    `demonstrations` in dataset.json                   puzzles have solved examples of their own:
+    ROOT/{train,val,test}/{set}__demo_inputs.npy       integers [demonstrations, seq_len]
+    ROOT/{train,val,test}/{set}__demo_outputs.npy      integers [demonstrations, seq_len]
+    ROOT/{train,val,test}/{set}__demo_indices.npy      [puzzles + 1], first of each puzzle
+    ROOT/{train,val,test}/{set}__demo_left_out.npy     [rows], may be missing: `Demonstrations`
 
 A row of images has channels * height * width inputs (`seq_len`), channel by channel and each row by
 row, and height * width labels: the class of each pixel.
@@ -27,8 +33,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -37,6 +43,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from hrm.data.demonstrations import Demonstrations, blank, joined
 from hrm.errors import UserError
 
 SplitName = Literal["train", "val", "test"]
@@ -100,6 +107,16 @@ class Metadata(BaseModel):
     """Written by TRM's builders only."""
     image: ImageMetadata | None = None
     """Given if rows are images."""
+    demonstrations: int | None = Field(default=None, ge=1)
+    """Most demonstrations of a puzzle, in any split; none if the set has no such files."""
+    grid: int | None = Field(default=None, ge=1)
+    """Given if rows are squares of tokens: their side."""
+
+    @model_validator(mode="after")
+    def _grid_fits(self) -> Self:
+        if self.grid is not None and self.seq_len != self.grid**2:
+            raise ValueError(f"seq_len is {self.seq_len}, but grid is {self.grid}")
+        return self
 
     @model_validator(mode="after")
     def _image_fits(self) -> Self:
@@ -131,6 +148,7 @@ class SplitArrays:
     group_indices: IntArray
     difficulty: IntArray | None = None
     """Of each row, [rows]."""
+    demonstrations: Demonstrations | None = None
 
     @classmethod
     def from_rows(
@@ -169,6 +187,8 @@ class PuzzleSplit:
     group_indices: IntArray
     difficulty: IntArray | None = None
     """Of each row, [rows], where the data set's maker knows it exactly."""
+    demonstrations: Demonstrations | None = None
+    """Of each puzzle, where the data set has any."""
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -186,21 +206,82 @@ class PuzzleSplit:
         """Copies of `rows` [n]: int32 `inputs` and `labels` [n, seq_len], `puzzle_identifiers` [n].
 
         Of images, `labels` are [n, height * width]. Labels that are ignored on disk are `IGNORE`.
+        With demonstrations, D of them (`Metadata.demonstrations`): also `demo_inputs` and
+        `demo_outputs` [n, D, seq_len] and `demo_mask` [n, D], 1 where there is one. They come
+        first; the rest is padding.
         """
         labels = self.labels[rows].astype(np.int32)
         if self.metadata.ignore_label_id is not None:
             labels[labels == self.metadata.ignore_label_id] = IGNORE
-        return {
+        columns = {
             "inputs": self.inputs[rows].astype(np.int32),
             "labels": labels,
             "puzzle_identifiers": self.row_identifiers[rows],
         }
+        if self.demonstrations is not None:
+            puzzles = np.searchsorted(self.puzzle_indices, rows, side="right") - 1
+            columns |= self.demonstrations.take(puzzles, rows, self._room, self.metadata.pad_id)
+        return columns
+
+    def padding(self, rows: int) -> dict[str, NDArray[np.int32]]:
+        """The columns of `take` for `rows` rows that are none: pad tokens, labels all `IGNORE`, the
+        blank identifier, no demonstrations."""
+        data = self.metadata
+        columns = {
+            "inputs": np.full((rows, data.seq_len), data.pad_id, dtype=np.int32),
+            "labels": np.full((rows, data.label_len), IGNORE, dtype=np.int32),
+            "puzzle_identifiers": np.full(rows, data.blank_identifier_id, dtype=np.int32),
+        }
+        if self.demonstrations is not None:
+            columns |= blank(rows, self._room, data.seq_len, data.pad_id)
+        return columns
+
+    @property
+    def _room(self) -> int:
+        """Demonstrations that a row has room for."""
+        return self.metadata.demonstrations or 0
+
+    def limit_groups(self, count: int | None) -> PuzzleSplit:
+        """The first `count` groups, as views of the same arrays; all if None, or if there are no
+        more. Raises `UserError` below 1."""
+        if count is None or count >= self.groups:
+            return self
+        if count < 1:
+            raise UserError(f"{self.path}: got a limit of {count} groups, but it is at least 1")
+        puzzles = int(self.group_indices[count])
+        rows = int(self.puzzle_indices[puzzles])
+        shown = self.demonstrations
+        sizes = {
+            "total_groups": count,
+            "total_puzzles": puzzles,
+            "mean_puzzle_examples": rows / puzzles,
+        }
+        return replace(
+            self,
+            metadata=self.metadata.model_copy(update=sizes),
+            inputs=self.inputs[:rows],
+            labels=self.labels[:rows],
+            puzzle_identifiers=self.puzzle_identifiers[:puzzles],
+            puzzle_indices=self.puzzle_indices[: puzzles + 1],
+            group_indices=self.group_indices[: count + 1],
+            difficulty=None if self.difficulty is None else self.difficulty[:rows],
+            demonstrations=None if shown is None else shown.first(puzzles, rows),
+        )
 
 
 def spread(total: int, count: int | None) -> NDArray[np.int64]:
     """`count` of the rows 0 .. total - 1, spread evenly; all if None, or if there are no more."""
     count = total if count is None else min(count, total)
     return np.unique(np.linspace(0, total - 1, count).astype(np.int64))
+
+
+def batches(
+    split: PuzzleSplit, rows: NDArray[np.integer], size: int
+) -> Iterator[tuple[slice, dict[str, NDArray[np.int32]]]]:
+    """`rows` of the split, up to `size` at a time: where in `rows` they stand, and their copies."""
+    for start in range(0, len(rows), size):
+        where = slice(start, min(start + size, len(rows)))
+        yield where, split.take(rows[where])
 
 
 def has_split(root: str | Path, name: SplitName) -> bool:
@@ -236,6 +317,7 @@ def load_split(root: str | Path, name: SplitName) -> PuzzleSplit:
         puzzle_indices=_join_indices([arrays.puzzle_indices for arrays in sets], row_starts),
         group_indices=_join_indices([arrays.group_indices for arrays in sets], puzzle_starts),
         difficulty=_join_difficulty(folder, metadata.sets, sets),
+        demonstrations=_join_demonstrations(sets),
     )
     if split.groups != metadata.total_groups:
         raise UserError(
@@ -264,16 +346,23 @@ def write_dataset(
     blank_identifier_id: int = 0,
     identifiers: Sequence[str] = ("<blank>",),
     image: ImageMetadata | None = None,
+    grid: int | None = None,
     prepare: Mapping[str, Any] | None = None,
+    files: Mapping[str, Any] | None = None,
 ) -> None:
     """Write `splits` to `root`, whole or not at all.
 
     Everything goes to a folder beside `root`, which is renamed at the end. `image` says what rows
-    that are images show, `prepare` becomes `prepare.json`. Raises `UserError` if `root` is in use
-    or cannot be written (a full disk).
+    that are images show, `grid` is the side of rows that are squares, `prepare` becomes
+    `prepare.json`, and `files` more such files by name. Raises `UserError` if `root` is in use or
+    cannot be written (a full disk).
     """
     root = Path(root).resolve()
     check_target(root)
+    shown = [arrays.demonstrations for arrays in splits.values()]
+    known = [demonstrations.most for demonstrations in shown if demonstrations is not None]
+    if known and len(known) < len(shown):
+        raise ValueError("some splits have demonstrations, and others have none")
     temporary = root.with_name(f".{root.name}.{os.getpid()}.part")
     try:
         temporary.mkdir(parents=True)
@@ -290,11 +379,15 @@ def write_dataset(
                 sets=["all"],
                 total_puzzles=len(arrays.puzzle_identifiers),
                 image=image,
+                demonstrations=max(known) if known else None,
+                grid=grid,
             )
             _write_split(temporary / name, arrays, metadata)
         _write_json(temporary / "identifiers.json", list(identifiers))
         if prepare is not None:
             _write_json(temporary / "prepare.json", dict(prepare))
+        for file, content in (files or {}).items():
+            (temporary / file).write_text(json.dumps(content) + "\n", encoding="utf-8")
         temporary.replace(root)
     except OSError as error:
         raise UserError(f"cannot write the data set {root}: {error.strerror or error}") from error
@@ -308,8 +401,12 @@ def _write_split(folder: Path, arrays: SplitArrays, metadata: Metadata) -> None:
         np.save(folder / f"all__{field}.npy", getattr(arrays, field))
     if arrays.difficulty is not None:
         np.save(folder / "all__difficulty.npy", arrays.difficulty)
-    # Without images the file is the published one, key for key.
-    unused = {"image"} if metadata.image is None else None
+    if arrays.demonstrations is not None:
+        for field, array in vars(arrays.demonstrations).items():
+            if array is not None:
+                np.save(folder / f"all__demo_{field}.npy", array)
+    # Without any of these the file is the published one, key for key.
+    unused = {key for key in ("image", "demonstrations", "grid") if getattr(metadata, key) is None}
     _write_json(folder / "dataset.json", metadata.model_dump(exclude=unused))
 
 
@@ -342,6 +439,7 @@ def _read_set(folder: Path, name: str, metadata: Metadata) -> SplitArrays:
         puzzle_indices=read("puzzle_indices", 1),
         group_indices=read("group_indices", 1),
         difficulty=read("difficulty", 1) if (folder / f"{name}__difficulty.npy").exists() else None,
+        demonstrations=_read_demonstrations(folder, name) if metadata.demonstrations else None,
     )
     prefix, rows = folder / name, len(arrays.inputs)
     for field, array, length in (
@@ -377,7 +475,60 @@ def _read_set(folder: Path, name: str, metadata: Metadata) -> SplitArrays:
         None,
         "puzzle identifier",
     )
+    if arrays.demonstrations is not None:
+        _check_demonstrations(prefix, arrays, arrays.demonstrations, metadata)
     return arrays
+
+
+def _read_demonstrations(folder: Path, name: str) -> Demonstrations:
+    def read(field: str, ndim: int) -> IntArray:
+        return _read_array(folder / f"{name}__demo_{field}.npy", ndim)
+
+    has_left_out = (folder / f"{name}__demo_left_out.npy").exists()
+    return Demonstrations(
+        inputs=read("inputs", 2),
+        outputs=read("outputs", 2),
+        indices=read("indices", 1),
+        left_out=read("left_out", 1) if has_left_out else None,
+    )
+
+
+def _check_demonstrations(
+    prefix: Path, arrays: SplitArrays, demonstrations: Demonstrations, metadata: Metadata
+) -> None:
+    indices, left_out = demonstrations.indices, demonstrations.left_out
+    puzzles, rows, end = len(arrays.puzzle_identifiers), len(arrays.inputs), indices[-1]
+    if len(indices) != puzzles + 1 or indices[0] != 0 or np.any(indices[1:] < indices[:-1]):
+        raise UserError(
+            f"{prefix}__demo_indices.npy has {len(indices)} entries from {indices[0]} to {end}: it "
+            f"must have {puzzles + 1} and never fall from 0 on"
+        )
+    for field in ("inputs", "outputs"):
+        array, path = getattr(demonstrations, field), Path(f"{prefix}__demo_{field}.npy")
+        if array.shape != (end, metadata.seq_len):
+            raise UserError(
+                f"{path} has shape {array.shape} instead of {(int(end), metadata.seq_len)}"
+            )
+        _check_range(path, array, metadata.vocab_size, None, "token")
+    assert metadata.demonstrations is not None
+    if demonstrations.most > metadata.demonstrations:
+        raise UserError(
+            f"{prefix}__demo_indices.npy has a puzzle with {demonstrations.most} demonstrations, "
+            f"but dataset.json says demonstrations={metadata.demonstrations}"
+        )
+    if left_out is None:
+        return
+    path = Path(f"{prefix}__demo_left_out.npy")
+    if len(left_out) != rows:
+        raise UserError(f"{path} has {len(left_out)} entries for {rows} rows")
+    of_row = np.repeat(np.diff(indices), np.diff(arrays.puzzle_indices))
+    wrong = np.flatnonzero((left_out < -1) | (left_out >= of_row))
+    if len(wrong):
+        row = int(wrong[0])
+        raise UserError(
+            f"{path} has {left_out[row]} in row {row}, whose puzzle has {of_row[row]} "
+            "demonstrations: it may be -1 or the number of one, from 0"
+        )
 
 
 def _read_array(path: Path, ndim: int) -> IntArray:
@@ -428,6 +579,11 @@ def _join_difficulty(folder: Path, names: list[str], sets: list[SplitArrays]) ->
         missing = next(n for n, a in zip(names, sets, strict=True) if a.difficulty is None)
         raise UserError(f"{folder / missing}__difficulty.npy is missing, other sets have theirs")
     return _join(known) if known else None
+
+
+def _join_demonstrations(sets: list[SplitArrays]) -> Demonstrations | None:
+    known = [arrays.demonstrations for arrays in sets if arrays.demonstrations is not None]
+    return joined(known, [len(arrays.inputs) for arrays in sets]) if known else None
 
 
 def _join_indices(indices: list[IntArray], starts: NDArray[np.integer]) -> IntArray:

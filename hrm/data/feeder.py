@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hrm.data.base import IGNORE, PuzzleSplit
+from hrm.data.base import PuzzleSplit
 from hrm.data.keys import Keys, keys_of
 from hrm.errors import UserError
 
@@ -23,11 +23,11 @@ Int32 = NDArray[np.int32]
 class Augmenter(Protocol):
     """Another form of the same puzzles, chosen by one key a row."""
 
-    def __call__(self, inputs: Int32, labels: Int32, keys: Keys, /) -> tuple[Int32, Int32]:
-        """`inputs`, `labels` int32 [n, seq_len] and `keys` uint64 [n] -> new inputs and labels.
+    def __call__(self, columns: Mapping[str, Int32], keys: Keys, /) -> dict[str, Int32]:
+        """The columns of n rows, as `PuzzleSplit.take` gives them, and `keys` uint64 [n] -> the
+        same columns, new where they change.
 
-        Of images, labels are [n, height * width]. Labels may hold -100. Row i must depend on row i
-        and key i alone.
+        Labels may hold -100. Row i must depend on row i and key i alone.
         """
         ...
 
@@ -87,13 +87,9 @@ class Feeder:
         self._admitted = 0
         self._order_epoch = -1
         self._order: NDArray[np.int64] = np.empty(0, dtype=np.int64)
-        metadata = split.metadata
         self._rows = np.full(slots, -1, dtype=np.int64)
-        self._batch: dict[str, Int32] = {
-            "inputs": np.full((slots, metadata.seq_len), metadata.pad_id, dtype=np.int32),
-            "labels": np.full((slots, metadata.label_len), IGNORE, dtype=np.int32),
-            "puzzle_identifiers": np.full(slots, metadata.blank_identifier_id, dtype=np.int32),
-        }
+        self._padding = split.padding(1)
+        self._batch = split.padding(slots)
 
     @property
     def admitted(self) -> int:
@@ -123,10 +119,9 @@ class Feeder:
     def fill(self, halted: NDArray[np.bool_]) -> dict[str, Int32]:
         """New rows for the slots where `halted` [slots] is true, in slot order.
 
-        Returns int32 `inputs`, `labels` [slots, seq_len] and `puzzle_identifiers` [slots]; of
-        images, `labels` are [slots, height * width]. The other slots' content is arbitrary. The
-        arrays are the feeder's own and are overwritten at the next call. After the last epoch
-        slots get padding: pad tokens, labels all -100.
+        Returns the columns of `PuzzleSplit.take`, [slots, ...]. The other slots' content is
+        arbitrary. The arrays are the feeder's own and are overwritten at the next call. After the
+        last epoch slots get `PuzzleSplit.padding`: pad tokens, labels all -100.
         """
         halted = np.asarray(halted, dtype=bool)
         if halted.shape != (self.slots,):
@@ -141,10 +136,8 @@ class Feeder:
         if self._thread is not None:
             self._made = self._thread.submit(self._make, self._admitted, self.slots)
         if len(padded):
-            metadata = self.split.metadata
-            self._batch["inputs"][padded] = metadata.pad_id
-            self._batch["labels"][padded] = IGNORE
-            self._batch["puzzle_identifiers"][padded] = metadata.blank_identifier_id
+            for name, array in self._padding.items():
+                self._batch[name][padded] = array
             self._rows[padded] = -1
         return dict(self._batch)
 
@@ -181,12 +174,10 @@ class Feeder:
         rows = self._draw(first, count)
         columns: dict[str, Int32] = {}
         if len(rows):
-            columns = dict(self.split.take(rows))
+            columns = self.split.take(rows)
             if self.augment is not None:
                 keys = keys_of(self.seed, np.arange(first, first + len(rows)))
-                columns["inputs"], columns["labels"] = self.augment(
-                    columns["inputs"], columns["labels"], keys
-                )
+                columns = self.augment(columns, keys)
         return _Made(first, rows, columns)
 
     def _draw(self, first: int, count: int) -> NDArray[np.int64]:

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from hrm.errors import UserError, nearest
 
-KINDS = ("sudoku", "scenes")
+KINDS = ("sudoku", "scenes", "arc")
 
 
 def request_of(kind: str, settings: Mapping[str, Any], out: Path) -> BaseModel:

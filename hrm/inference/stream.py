@@ -14,11 +14,15 @@ from jaxtyping import Int
 from torch import Tensor
 
 from hrm.data.base import PuzzleSplit
+from hrm.data.base import batches as batches_of
 from hrm.errors import UserError
 from hrm.models.act import Column
 
 Columns = Mapping[str, Any]
 """A row, or a batch of rows: arrays, tensors or lists by name."""
+
+SPLIT_ROWS = 256
+"""Rows of a split that are read at once."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ class RowSource(Source):
         taken = 0
         for taken, row in enumerate(islice(self.rows, count), start=1):  # noqa: B007
             try:
-                values = [_readable(row, name, c.shape) for name, c in self.columns.items()]
+                values = [_readable(row, name, column) for name, column in self.columns.items()]
             except UserError as error:
                 self.failed[self.count] = str(error)
             else:
@@ -134,8 +138,10 @@ class BatchSource(Source):
             index = np.arange(self.count, self.count + stop - self.start)
             count, self.start, self.count = count - len(index), stop, self.count + len(index)
             try:
-                for name, column in self.columns.items():
-                    _readable(taken, name, column.shape, axes_before=1)
+                taken = {
+                    name: _readable(taken, name, column, axes_before=1)
+                    for name, column in self.columns.items()
+                }
             except UserError as error:
                 self.failed |= dict.fromkeys(index.tolist(), str(error))
             else:
@@ -164,17 +170,24 @@ def _array(value: Any) -> np.ndarray:
     return value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
 
 
-def _readable(row: Columns, name: str, shape: tuple[int, ...], axes_before: int = 0) -> np.ndarray:
+def _readable(row: Columns, name: str, column: Column, axes_before: int = 0) -> np.ndarray:
     """The integers under `name`. Raises UserError if they are not there, or of another shape."""
+    shape = column.shape
     try:
         values = _array(row[name])
     except KeyError:
         raise UserError(f"{name}: is missing, and the model needs it") from None
     except (IndexError, TypeError, ValueError):
         raise UserError(f"{name}: cannot be read as an array of shape {shape}") from None
+    if column.shorter and values.ndim == axes_before + len(shape):
+        missing = shape[0] - values.shape[axes_before]
+        if missing > 0:
+            nothing = [(0, missing if axis == axes_before else 0) for axis in range(values.ndim)]
+            values = np.pad(values, nothing)
     if values.shape[axes_before:] != shape:
+        most = "at most " if column.shorter else ""
         raise UserError(
-            f"{name}: has shape {values.shape[axes_before:]}, but the model reads {shape}"
+            f"{name}: has shape {values.shape[axes_before:]}, but the model reads {most}{shape}"
         )
     if not np.issubdtype(values.dtype, np.integer):
         raise UserError(f"{name}: holds {values.dtype}, but the model reads integers")
@@ -183,6 +196,6 @@ def _readable(row: Columns, name: str, shape: tuple[int, ...], axes_before: int 
 
 def as_batches(batches: Columns | PuzzleSplit | Iterable[Columns]) -> Iterator[Columns]:
     if isinstance(batches, PuzzleSplit):
-        split = batches
-        return iter([{"inputs": split.inputs, "puzzle_identifiers": split.row_identifiers}])
+        everything = np.arange(len(batches))
+        return (taken for _, taken in batches_of(batches, everything, SPLIT_ROWS))
     return iter([batches]) if isinstance(batches, Mapping) else iter(batches)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from hrm.data import IGNORE, SplitArrays, has_split, load_split, write_dataset
+from hrm.data.base import batches
 from hrm.errors import UserError
 
 PUBLISHED: dict[str, Any] = {
@@ -61,6 +62,17 @@ def test_taken_rows_can_be_changed_without_touching_the_file(tmp_path: Path) -> 
     split = load_split(published(tmp_path), "train")
     split.take(np.array([0]))["inputs"][:] = 7
     assert split.take(np.array([0]))["inputs"].tolist() == [[0, 1, 2, 3]]
+
+
+def test_batches_are_the_rows_in_order_and_the_last_may_be_short(tmp_path: Path) -> None:
+    split = load_split(published(tmp_path), "train")
+    rows = np.array([4, 2, 0, 1, 3])
+    taken = list(batches(split, rows, 2))
+    assert [where for where, _ in taken] == [slice(0, 2), slice(2, 4), slice(4, 5)]
+    for where, batch in taken:
+        for name, values in split.take(rows[where]).items():
+            assert np.array_equal(batch[name], values), name
+    assert list(batches(split, rows[:0], 2)) == []
 
 
 def test_several_sets_are_concatenated(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The feeder: every row once, in an order that only the seed and the count of rows fix."""
 
 import json
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -45,10 +46,11 @@ def drawn(feeder: Feeder, halted: np.ndarray) -> list[int]:
     return (feeder.fill(halted)["inputs"][halted, 0] - 1).tolist()
 
 
-def jumble(inputs: np.ndarray, labels: np.ndarray, keys: Keys) -> tuple[np.ndarray, np.ndarray]:
+def jumble(columns: Mapping[str, np.ndarray], keys: Keys) -> dict[str, np.ndarray]:
     """An augmenter that writes its key's first number into the row."""
     number = (draws(keys, 1) >> np.uint64(34)).astype(np.int32)
-    return inputs + number, labels + number
+    moved = {name: columns[name] + number for name in ("inputs", "labels")}
+    return {**columns, **moved}
 
 
 ALL = np.ones(4, dtype=bool)

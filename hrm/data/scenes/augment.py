@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TypeVar
 
 import numpy as np
@@ -51,6 +52,13 @@ class DihedralAugment:
         )
 
     def __call__(
+        self, columns: Mapping[str, NDArray[np.int32]], keys: Keys
+    ) -> dict[str, NDArray[np.int32]]:
+        """A batch's columns and keys [rows] -> the same with other `inputs` and `labels`."""
+        inputs, labels = self.move(columns["inputs"], columns["labels"], keys)
+        return {**columns, "inputs": inputs, "labels": labels}
+
+    def move(
         self, inputs: NDArray[Value], labels: NDArray[Value], keys: Keys
     ) -> tuple[NDArray[Value], NDArray[Value]]:
         """Inputs [rows, channels * height * width], labels [rows, height * width] and keys [rows]

@@ -354,6 +354,6 @@ def _arrays(
     for start in range(0, len(others), _CHUNK_ROWS):
         rows = others[start : start + _CHUNK_ROWS]
         keys = keys_of(seed, _AUGMENT, rows)
-        all_inputs[rows], all_labels[rows] = augment(all_inputs[rows], all_labels[rows], keys)
+        all_inputs[rows], all_labels[rows] = augment.move(all_inputs[rows], all_labels[rows], keys)
         report("augmenting", start + len(rows), len(others))
     return SplitArrays.from_rows(all_inputs, all_labels, group_size=group)

@@ -7,6 +7,7 @@ one with one solution.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TypeVar
 
 import numpy as np
@@ -34,6 +35,13 @@ class SudokuAugment:
         self._count = sum(sizes)
 
     def __call__(
+        self, columns: Mapping[str, NDArray[np.int32]], keys: Keys
+    ) -> dict[str, NDArray[np.int32]]:
+        """A batch's columns and keys [rows] -> the same with other `inputs` and `labels`."""
+        inputs, labels = self.move(columns["inputs"], columns["labels"], keys)
+        return {**columns, "inputs": inputs, "labels": labels}
+
+    def move(
         self, inputs: NDArray[Tokens], labels: NDArray[Tokens], keys: Keys
     ) -> tuple[NDArray[Tokens], NDArray[Tokens]]:
         """Tokens [rows, cells] of questions and answers, keys [rows] -> the same in other forms.

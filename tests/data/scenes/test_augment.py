@@ -22,7 +22,8 @@ def test_image_and_mask_move_alike(height: int, width: int, channels: int, seed:
     # Channel c of a pixel is its label and c: whatever moves must move alike.
     inputs = np.concatenate([labels + c * pixels for c in range(channels)], axis=1)
     keys = keys_of(seed, np.arange(rows))
-    new_inputs, new_labels = DihedralAugment(height, width, channels)(inputs, labels, keys)
+    augment = DihedralAugment(height, width, channels)
+    new_inputs, new_labels = augment.move(inputs, labels, keys)
     assert new_inputs.dtype == new_labels.dtype == np.int32
     expected = np.concatenate([new_labels + c * pixels for c in range(channels)], axis=1)
     assert np.array_equal(new_inputs, expected)
@@ -35,7 +36,7 @@ def test_image_and_mask_move_alike(height: int, width: int, channels: int, seed:
 def test_all_symmetries_come_equally_often(width: int, forms: int) -> None:
     labels = np.tile(np.arange(4 * width, dtype=np.int32), (4000, 1))
     augment = DihedralAugment(4, width, 1)
-    got, _ = augment(labels, labels, keys_of(0, np.arange(4000)))
+    got, _ = augment.move(labels, labels, keys_of(0, np.arange(4000)))
     _, counts = np.unique(got, axis=0, return_counts=True)
     assert len(counts) == forms
     assert counts.min() > 0.85 * 4000 / forms
@@ -46,7 +47,8 @@ def test_a_row_depends_on_its_own_key_alone_and_ignored_labels_move() -> None:
     labels = np.where(inputs % 3 == 0, -100, inputs)
     keys, before = keys_of(1, np.arange(30)), inputs.copy()
     augment = DihedralAugment(4, 4, 1)
-    whole, part = augment(inputs, labels, keys), augment(inputs[7:9], labels[7:9], keys[7:9])
+    whole = augment.move(inputs, labels, keys)
+    part = augment.move(inputs[7:9], labels[7:9], keys[7:9])
     assert np.array_equal(whole[0][7:9], part[0])
     assert np.array_equal(whole[1][7:9], part[1])
     assert np.array_equal(np.where(whole[0] % 3 == 0, -100, whole[0]), whole[1])

@@ -132,7 +132,7 @@ def test_equivalent_rows_of_a_csv_share_a_split(
 ) -> None:
     puzzles, solutions = (np.repeat(part[:12], 5, axis=0) for part in hard)
     keys = keys_of(0, np.arange(60))
-    inputs, labels = SudokuAugment(SHAPES[9])(encode(puzzles), encode(solutions), keys)
+    inputs, labels = SudokuAugment(SHAPES[9]).move(encode(puzzles), encode(solutions), keys)
     path = write_csv(tmp_path / "a.csv", decode(inputs), decode(labels))
     out = tmp_path / "set"
     prepare(out, csv=path, count=25, val_count=7, test_count=8, split_by="puzzle")
@@ -149,7 +149,9 @@ def test_the_published_recipe(tmp_path: Path, hard: tuple[np.ndarray, np.ndarray
     train = write_csv(tmp_path / "train.csv", puzzles[:40], solutions[:40])
     # Ten of the test file's 20 puzzles are other forms of training puzzles.
     keys = keys_of(1, np.arange(10))
-    inputs, labels = SudokuAugment(SHAPES[9])(encode(puzzles[:10]), encode(solutions[:10]), keys)
+    inputs, labels = SudokuAugment(SHAPES[9]).move(
+        encode(puzzles[:10]), encode(solutions[:10]), keys
+    )
     test = write_csv(
         tmp_path / "test.csv",
         np.concatenate([decode(inputs), puzzles[40:50]]),

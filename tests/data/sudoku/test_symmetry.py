@@ -26,7 +26,7 @@ PUZZLES = {n: generate(SHAPES[n], np.arange(40), seed=7, blanks=BLANKS[n]) for n
 def forms(size: int, boards: np.ndarray, seed: int) -> np.ndarray:
     tokens = encode(boards)
     keys = keys_of(seed, np.arange(len(boards)))
-    return decode(SudokuAugment(SHAPES[size])(tokens, tokens, keys)[0])
+    return decode(SudokuAugment(SHAPES[size]).move(tokens, tokens, keys)[0])
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_question_and_answer_move_alike_and_obey_the_rules(size: int, seed: int)
     puzzles, solutions = PUZZLES[size]
     keys = keys_of(seed, np.arange(len(puzzles)))
     inputs, labels = encode(puzzles).astype(np.int32), encode(solutions).astype(np.int32)
-    new_inputs, new_labels = SudokuAugment(shape)(inputs, labels, keys)
+    new_inputs, new_labels = SudokuAugment(shape).move(inputs, labels, keys)
     assert (new_inputs.dtype, new_labels.dtype) == (np.int32, np.int32)
     assert solved(shape, decode(new_labels)).all()
     assert keeps_givens(decode(new_inputs), decode(new_labels)).all()
@@ -57,7 +57,8 @@ def test_a_row_depends_on_its_own_key_alone_and_inputs_are_kept() -> None:
     before = inputs.copy()
     keys = keys_of(0, np.arange(len(inputs)))
     augment = SudokuAugment(SHAPES[9])
-    whole, part = augment(inputs, labels, keys), augment(inputs[5:8], labels[5:8], keys[5:8])
+    whole = augment.move(inputs, labels, keys)
+    part = augment.move(inputs[5:8], labels[5:8], keys[5:8])
     assert np.array_equal(whole[0][5:8], part[0])
     assert np.array_equal(whole[1][5:8], part[1])
     assert whole[0].dtype == np.uint8
@@ -68,7 +69,7 @@ def test_a_row_depends_on_its_own_key_alone_and_inputs_are_kept() -> None:
 def test_pad_blank_and_ignored_labels_keep_their_values() -> None:
     inputs = np.array([[0] * 8 + [1] * 8], dtype=np.int32)
     labels = np.array([[-100] * 10 + [0, 1] * 3], dtype=np.int32)
-    new_inputs, new_labels = SudokuAugment(SHAPES[4])(inputs, labels, keys_of(0, 0))
+    new_inputs, new_labels = SudokuAugment(SHAPES[4]).move(inputs, labels, keys_of(0, 0))
     assert sorted(new_inputs[0]) == sorted(inputs[0])
     assert sorted(new_labels[0]) == sorted(labels[0])
 
