@@ -16,6 +16,10 @@ def per_slot(flags: Bool[Tensor, " slots"], like: Tensor) -> Tensor:
     return flags.view(-1, *(1,) * (like.ndim - 1))
 
 
+def _where(flags: Bool[Tensor, " slots"], new: Tensor, old: Tensor) -> Tensor:
+    return torch.where(per_slot(flags, old), new, old)
+
+
 @dataclass
 class Carry:
     """State of every slot between steps; all tensors have one row per slot and share a device."""
@@ -50,17 +54,13 @@ class Carry:
             KeyError: the batch lacks a key that the carry holds.
         """
         halted = self.halted
-
-        def admit(new: Tensor, old: Tensor) -> Tensor:
-            return torch.where(per_slot(halted, old), new, old)
-
         return replace(
             self,
             inner_carry=reset_latents(self.inner_carry, halted),
             steps=torch.where(halted, 0, self.steps),
             halted=torch.zeros_like(halted),
-            current_data={k: admit(batch[k], v) for k, v in self.current_data.items()},
-            extra={k: admit(fresh_extra[k], v) for k, v in self.extra.items()},
+            current_data={k: _where(halted, batch[k], v) for k, v in self.current_data.items()},
+            extra={k: _where(halted, fresh_extra[k], v) for k, v in self.extra.items()},
         )
 
     def gather(self, rows: Int[Tensor, " kept"]) -> Carry:

@@ -13,10 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from hrm.data.base import Metadata
 from hrm.errors import UserError, nearest
 from hrm.models.act import ACTModel
-from hrm.models.registry import FROM_DATA as FROM_DATA
 from hrm.models.registry import MODELS
+from hrm.token_loss import TokenLoss
 
-TokenLoss = Literal["stablemax", "softmax"]
 DynamicsName = Literal["persistent", "online", "episode", "rollout"]
 
 _STEPWISE: tuple[DynamicsName, ...] = ("persistent", "online", "episode")
@@ -34,6 +33,17 @@ REFUSED: dict[tuple[str, DynamicsName], str] = {
     },
 }
 """Pairs of a halting policy and a dynamics that make no sense together, with the reason."""
+
+
+ENCODER_KEYS = (
+    "encoder_lr",
+    "kl_weight",
+    "kl_anneal_steps",
+    "freeze_decoder_steps",
+    "freeze_encoder_steps",
+    "load_pretrained_decoder",
+)
+"""Keys of models that encode demonstrations."""
 
 
 class OptimizerConfig(BaseModel):
@@ -59,10 +69,13 @@ class OptimizerConfig(BaseModel):
     head_lr_schedule: Literal["constant", "cosine"] | None = None
     """Theirs; null: `lr_schedule`. They begin where the trunk's rate is already falling, so that a
     constant one lets them learn to the end."""
+    encoder_lr: float | None = Field(default=None, gt=0)
+    """Rate of the encoder of a model that has one; null: `lr`."""
     puzzle_emb_lr: float = Field(default=1e-2, ge=0)
     puzzle_emb_weight_decay: float = Field(default=0.1, ge=0)
     grad_clip_norm: float | None = Field(default=None, gt=0)
-    """Largest norm of all gradients together; null: no clipping."""
+    """Largest norm of all gradients together, of a model with value functions of the trunk's and of
+    each of theirs; null: no clipping. A part that stands still counts by itself."""
 
 
 class DataConfig(BaseModel):
@@ -72,9 +85,9 @@ class DataConfig(BaseModel):
 
     path: str
     """Folder with `train/` and `test/` in the published layout, and maybe `val/`."""
-    augment: Literal["none", "sudoku", "dihedral"] = "none"
+    augment: Literal["none", "sudoku", "dihedral", "arc"] = "none"
     """Symmetries applied to every row as it is drawn, beside copies that were built ahead: those of
-    Sudoku, or of the square for images."""
+    Sudoku, of the square for images, or of ARC (`hrm.data.arc.ArcAugment`)."""
     sampling: Literal["rows", "groups"] = "rows"
     """An epoch is every row once, or one random row of every group (published)."""
     prepare: dict[str, Any] | None = None
@@ -114,11 +127,33 @@ class ExperimentConfig(OptimizerConfig):
     (`arch.train_max_steps` until the first). Few steps at first teach a small model fastest, more
     later polish it."""
     loss: TokenLoss = "stablemax"
+    kl_weight: float = Field(default=1e-4, ge=0)
+    """What a nat of a variational encoder's divergence from N(0, 1), summed over the latent, costs
+    beside a sequence's mean token loss. It is counted where a sequence is encoded. No document
+    names a figure."""
+    kl_anneal_steps: int = Field(default=0, ge=0)
+    """Updates over which that weight rises from 0, by equal steps; 0: it holds at once."""
+    freeze_decoder_steps: int = Field(default=0, ge=0)
+    """Updates at the start in which all but the encoder stands still: the rate is 0, schedule and
+    moments go on."""
+    freeze_encoder_steps: int = Field(default=0, ge=0)
+    """The same of the encoder."""
+    load_pretrained_decoder: str | None = None
+    """Where the weights of an etrm's decoder come from (`hrm.models.pretrained_decoder`): a run, a
+    checkpoint, an exported model, a published folder or file of TRM. Puzzle embeddings and an
+    encoder are left out."""
     ema: bool = True
     ema_rate: float = Field(default=0.999, ge=0, lt=1)
 
+    max_train_groups: int | None = Field(default=None, ge=1)
+    """Train on the first so many groups (puzzles, each with its augmentations); null: all."""
+    max_eval_groups: int | None = Field(default=None, ge=1)
+    """Look at the first so many groups while training; null: all."""
+
     eval_every_steps: int | None = Field(default=None, ge=1)
     """Evaluate after every so many updates; null: at the end only."""
+    eval_interval: int | None = Field(default=None, ge=1)
+    """Evaluate, too, whenever so many epochs are over, as the published recipes have it."""
     eval_split: Literal["val", "test"] = "val"
     """What is looked at while training. Choose on `val`, report `test`."""
     eval_count: int | None = Field(default=None, ge=1)
@@ -176,12 +211,23 @@ class ExperimentConfig(OptimizerConfig):
         due = [pair for pair in self.step_curriculum if pair[0] <= step]
         return max(due)[1] if due else self.num_act_steps
 
+    def kl_weight_at(self, step: int) -> float:
+        """`kl_weight` after update `step`, as far as it has risen."""
+        risen = step / self.kl_anneal_steps if self.kl_anneal_steps else 1.0
+        return self.kl_weight * min(1.0, risen)
+
+    def frozen_at(self, step: int) -> frozenset[str]:
+        """The model's parameter groups that stand still after update `step`."""
+        until = {"trunk": self.freeze_decoder_steps, "encoder": self.freeze_encoder_steps}
+        return frozenset(group for group, steps in until.items() if step < steps)
+
     def check_together(self) -> None:
         """What two keys say together.
 
         Raises:
             UserError: neither `epochs` nor `max_steps`, or a batch that does not divide.
         """
+        self._check_encoder()
         if self.epochs is None and self.max_steps is None:
             raise UserError("epochs, max_steps: both are null; set one, so that the run ends")
         for update, limit in self.step_curriculum:
@@ -216,6 +262,26 @@ class ExperimentConfig(OptimizerConfig):
             raise UserError(
                 f"grad_accumulation: {self.grad_accumulation} does not divide global_batch_size "
                 f"{self.global_batch_size}"
+            )
+
+    def _check_encoder(self) -> None:
+        name = self.arch["name"]
+        for key in ENCODER_KEYS:
+            default = type(self).model_fields[key].default
+            if getattr(self, key) != default and not MODELS[name].has_encoder:
+                raise UserError(
+                    f"{key}: arch={name} has no encoder of demonstrations; leave it at {default}"
+                )
+        if self.load_pretrained_decoder is not None and self.init_from is not None:
+            raise UserError(
+                "load_pretrained_decoder, init_from: both say where the decoder's weights come "
+                "from; give one of them"
+            )
+        frozen = self.frozen_at(0)
+        if len(frozen) > 1:
+            raise UserError(
+                f"freeze_decoder_steps, freeze_encoder_steps: {self.freeze_decoder_steps} and "
+                f"{self.freeze_encoder_steps} leave nothing to learn at first; one of them is 0"
             )
 
 

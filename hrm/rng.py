@@ -7,6 +7,8 @@ Flood 2014), in wrapping int64 arithmetic.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -40,3 +42,20 @@ def draw(states: Int[Tensor, " slots"]) -> tuple[Float[Tensor, " slots"], Int[Te
     """One uniform number of [0, 1) per slot, and the states that follow."""
     states = states + _GOLDEN
     return _shift_right(_mix(states), 40).to(torch.float32) * 2.0**-24, states
+
+
+def fork(states: Int[Tensor, " slots"]) -> tuple[Int[Tensor, " slots"], Int[Tensor, " slots"]]:
+    """A key per slot for `normals`, unrelated to the slot's own numbers, and the states that
+    follow."""
+    states = states + _GOLDEN
+    return _mix(_mix(states) ^ _MIX_1), states
+
+
+def normals(keys: Int[Tensor, " slots"], count: int) -> Float[Tensor, "slots count"]:
+    """Standard normal float32 numbers of each key (Box and Muller 1958), none beyond 5.8."""
+    pairs = torch.arange(1, -(-count // 2) + 1, dtype=torch.int64, device=keys.device)
+    bits = _mix(keys[:, None] + pairs * _GOLDEN)
+    # 24 bits each for a radius, of a number in (0, 1], and an angle.
+    radius = ((_shift_right(bits, 40) + 1).to(torch.float32) * 2.0**-24).log().mul(-2).sqrt()
+    angle = (bits & (2**24 - 1)).to(torch.float32) * (2 * math.pi * 2.0**-24)
+    return torch.cat((radius * angle.cos(), radius * angle.sin()), dim=1)[:, :count]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hrm.rng import draw, slot_states
+from hrm.rng import draw, fork, normals, slot_states
 
 
 def many(seed: int, slots: int, draws: int, first_slot: int = 0) -> torch.Tensor:
@@ -43,3 +43,27 @@ def test_numbers_are_uniform_and_unrelated() -> None:
     beside = (centred[:, 1:] * centred[:, :-1]).mean() * 12  # and of the next slot's
     assert abs(after) < 0.025
     assert abs(beside) < 0.025
+
+
+def test_normals_are_the_keys_own_and_nobody_elses() -> None:
+    keys, after = fork(slot_states(7, 8))
+    halves = [normals(fork(slot_states(7, 4, first))[0], 5) for first in (0, 4)]
+    assert torch.equal(torch.cat(halves), normals(keys, 5))
+    assert not torch.equal(normals(fork(after)[0], 5), normals(keys, 5))
+    # The slot's own numbers go on from the state that follows.
+    assert torch.equal(draw(after)[0], many(7, 8, 2)[1])
+
+
+def test_normals_are_normal_and_unrelated() -> None:
+    numbers = normals(fork(slot_states(3, 400))[0], 101).double()  # 40400
+    assert numbers.shape == (400, 101)
+    assert abs(numbers.mean()) < 0.02
+    assert abs(numbers.var() - 1) < 0.03
+    for limit, share in ((1.0, 0.3173), (2.0, 0.0455)):
+        assert abs((numbers.abs() > limit).double().mean() - share) < 0.008
+    assert torch.isfinite(numbers).all()
+    assert numbers.abs().max() < 5.9
+    beside = (numbers[:, 1:] * numbers[:, :-1]).mean()
+    across = (numbers[1:] * numbers[:-1]).mean()
+    pairs = (numbers[:, :50] * numbers[:, 51:]).mean()  # a radius's two
+    assert max(abs(beside), abs(across), abs(pairs)) < 0.025

@@ -74,6 +74,8 @@ class Halting(ABC):
     """Whether the policy ever halts before `max_steps`."""
     wants_change = False
     """The policy reads `latent_change`: how far the high-level latent moved in the step."""
+    wants_predictions = False
+    """The policy reads `logits`, so every step has to decode its answer."""
     values_halting = True
     """Whether `q_halt_logits` learn anything."""
     values_going_on = False
@@ -207,3 +209,34 @@ class Halting(ABC):
         where, rng = draw(rng)
         steps = 2 + (where * (self.train_max_steps - 1)).to(torch.int32)
         return torch.where(explores < self.exploration_prob, steps, 0).to(torch.int32), rng
+
+
+class Unlearned(Halting):
+    """A stopper with nothing to learn."""
+
+    values_halting = False
+
+    def losses(
+        self,
+        outputs: dict[str, Tensor],
+        correct: Bool[Tensor, " slots"],
+        counted: Bool[Tensor, " slots"],
+    ) -> dict[str, Float[Tensor, ""]]:
+        # Zero, but on the graph: under DDP every parameter must take part.
+        return {"q_halt_loss": 0.0 * outputs["q_halt_logits"].sum()}
+
+
+class FromRollouts(Halting):
+    """A policy that learns from whole trajectories alone, by `rollout_losses`."""
+
+    # Its values are no log odds of being right.
+    values_halting = False
+
+    def losses(
+        self,
+        outputs: dict[str, Tensor],
+        correct: Bool[Tensor, " slots"],
+        counted: Bool[Tensor, " slots"],
+    ) -> dict[str, Float[Tensor, ""]]:
+        name = type(self).__name__
+        raise NotImplementedError(f"{name} learns from whole trajectories: train it on rollouts")

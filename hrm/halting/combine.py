@@ -39,6 +39,7 @@ class Combination(Halting):
             first.max_steps, first.exploration_prob, first.exploration, first.train_max_steps
         )
         self.policies = list(policies)
+        self.wants_predictions = any(policy.wants_predictions for policy in policies)
         self.wants_change = any(policy.wants_change for policy in policies)
         self.values_halting = any(policy.values_halting for policy in policies)
         self.values_going_on = any(policy.values_going_on for policy in policies)

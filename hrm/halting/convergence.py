@@ -7,17 +7,17 @@ by the predictions staying as they are, which is the patience of Zhou et al. 202
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from hrm.errors import UserError
-from hrm.halting.base import Exploration, Halting
+from hrm.halting.base import Exploration, Unlearned
 
 CHANGE, PREDICTIONS, UNCHANGED = "change", "predictions", "unchanged_steps"
 DEFAULT_TOLERANCE = 0.1
 
 
-class Convergence(Halting):
+class Convergence(Unlearned):
     """Halts where every criterion that is given is met; without any, at a tolerance of 0.1.
 
     Args:
@@ -31,8 +31,6 @@ class Convergence(Halting):
     Raises:
         UserError: `unchanged_steps` without `seq_len`.
     """
-
-    values_halting = False
 
     def __init__(
         self,
@@ -52,6 +50,7 @@ class Convergence(Halting):
             raise UserError("Convergence: unchanged_steps needs seq_len, the tokens of a sequence")
         self.tolerance, self.second_tolerance = tolerance, second_tolerance
         self.unchanged_steps, self.seq_len = unchanged_steps, seq_len
+        self.wants_predictions = bool(unchanged_steps)
         self.wants_change = tolerance is not None or second_tolerance is not None
 
     def fresh_memory(self, slots: int, device: torch.device) -> dict[str, Tensor]:
@@ -82,15 +81,6 @@ class Convergence(Halting):
             settled = settled & (count >= self.unchanged_steps)
             extra = {**extra, PREDICTIONS: predictions, UNCHANGED: count}
         return settled, extra
-
-    def losses(
-        self,
-        outputs: dict[str, Tensor],
-        correct: Bool[Tensor, " slots"],
-        counted: Bool[Tensor, " slots"],
-    ) -> dict[str, Float[Tensor, ""]]:
-        # Zero, but on the graph: under DDP every parameter must take part.
-        return {"q_halt_loss": 0.0 * outputs["q_halt_logits"].sum()}
 
 
 def unchanged(

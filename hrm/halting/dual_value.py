@@ -35,7 +35,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hrm.halting.base import Exploration, Halting, Rollout, masked_sum
+from hrm.halting.base import Exploration, FromRollouts, Rollout, masked_sum
 from hrm.halting.trajectory import accumulate, at_step, first_step, log_stopping, step_numbers
 from hrm.rng import draw, slot_states
 
@@ -167,7 +167,7 @@ def scale_anchor(
     return torch.where(number > 0, total / number.clamp(min=1), 1.0).log().square()
 
 
-class DualValue(Halting):
+class DualValue(FromRollouts):
     """Halts where `S + contribution > threshold`, outputs `contribution` and `threshold` of a step.
 
     Training needs whole trajectories: `rollout_losses`. A head's loss is absent where it is not its
@@ -190,9 +190,6 @@ class DualValue(Halting):
         anchor_weight: of `scale_anchor`, in the contribution's turn, per counted slot. The mean is
             taken within the process.
     """
-
-    # Their sign is the decision, but they are no log odds of being right.
-    values_halting = False
 
     def __init__(
         self,
@@ -235,14 +232,6 @@ class DualValue(Halting):
     ) -> Float[Tensor, " slots"]:
         """`S_n - o_n` of a step, whose sign is the wish; `extra` is the one before the step."""
         return extra[ACCUMULATED] + outputs["contribution"] - outputs["threshold"]
-
-    def losses(
-        self,
-        outputs: dict[str, Tensor],
-        correct: Bool[Tensor, " slots"],
-        counted: Bool[Tensor, " slots"],
-    ) -> dict[str, Float[Tensor, ""]]:
-        raise NotImplementedError("DualValue needs the costs of all steps: train it on rollouts")
 
     def learning(self, update: int) -> tuple[Head, ...]:
         """The heads whose turn it is after so many updates."""

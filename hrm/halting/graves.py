@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hrm.halting.base import Exploration, Halting, Rollout, masked_sum
+from hrm.halting.base import Exploration, FromRollouts, Rollout, masked_sum
 from hrm.halting.trajectory import accumulate, first_step, step_numbers
 
 CUMULATIVE = "cumulative_halting"
@@ -42,7 +42,7 @@ def graves_weights(
     return before + torch.where(numbers == step, remainder, 0.0), remainder
 
 
-class Graves(Halting):
+class Graves(FromRollouts):
     """Halts where the accumulated chances reach 1; reads `halt_logits` `(slots,)` of a step.
 
     Args:
@@ -51,7 +51,6 @@ class Graves(Halting):
     """
 
     weighs = True
-    values_halting = False
 
     def __init__(
         self,
@@ -74,14 +73,6 @@ class Graves(Halting):
     ) -> tuple[Bool[Tensor, " slots"], dict[str, Tensor]]:
         cumulative = extra[CUMULATIVE] + outputs["halt_logits"].sigmoid()
         return cumulative >= 1 - self.slack, {**extra, CUMULATIVE: cumulative}
-
-    def losses(
-        self,
-        outputs: dict[str, Tensor],
-        correct: Bool[Tensor, " slots"],
-        counted: Bool[Tensor, " slots"],
-    ) -> dict[str, Float[Tensor, ""]]:
-        raise NotImplementedError("Graves weighs all steps of a sequence: train it on rollouts")
 
     def task_weights(self, rollout: Rollout) -> Float[Tensor, "steps slots"]:
         chances = rollout.outputs["halt_logits"].sigmoid()

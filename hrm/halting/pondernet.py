@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hrm.halting.base import Exploration, Halting, Rollout, masked_sum
+from hrm.halting.base import Exploration, FromRollouts, Rollout, masked_sum
 from hrm.halting.trajectory import accumulate, first_step, log_stopping, step_numbers
 
 LOG_GOING_ON = "log_going_on"
@@ -51,7 +51,7 @@ def prior_divergence(
     return (log_weights.exp() * (log_weights - log_geometric(log_weights, prior))).sum(0)
 
 
-class PonderNet(Halting):
+class PonderNet(FromRollouts):
     """Halts at the median of p; reads `halt_logits` `(slots,)` of a step.
 
     Args:
@@ -61,7 +61,6 @@ class PonderNet(Halting):
     """
 
     weighs = True
-    values_halting = False
 
     def __init__(
         self,
@@ -84,14 +83,6 @@ class PonderNet(Halting):
     ) -> tuple[Bool[Tensor, " slots"], dict[str, Tensor]]:
         going_on = extra[LOG_GOING_ON] + F.logsigmoid(-outputs["halt_logits"])
         return going_on < LOG_HALF, {**extra, LOG_GOING_ON: going_on}
-
-    def losses(
-        self,
-        outputs: dict[str, Tensor],
-        correct: Bool[Tensor, " slots"],
-        counted: Bool[Tensor, " slots"],
-    ) -> dict[str, Float[Tensor, ""]]:
-        raise NotImplementedError("PonderNet weighs all steps of a sequence: train it on rollouts")
 
     def task_weights(self, rollout: Rollout) -> Float[Tensor, "steps slots"]:
         return pondernet_log_weights(rollout.outputs["halt_logits"]).exp()

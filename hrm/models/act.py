@@ -12,13 +12,14 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from hrm.carry import Carry
 from hrm.data.base import Metadata
 from hrm.errors import UserError
-from hrm.halting import Halting
+from hrm.halting import Convergence, Fixed, Halting, HaltOnly
+from hrm.halting.base import Exploration
 from hrm.models.sparse_embedding import CastedSparseEmbedding
 from hrm.rng import slot_states
 
@@ -28,6 +29,8 @@ class Column(NamedTuple):
 
     shape: tuple[int, ...]
     end: int
+    shorter: bool = False
+    """The first length is the most that there is room for: zeros fill what a row leaves."""
 
 
 class ACTConfig(BaseModel):
@@ -39,6 +42,38 @@ class ACTConfig(BaseModel):
     """Keys that the data and the batch decide, so that an experiment does not set them, each with a
     value that is allowed, for checking the other keys before there is any data."""
 
+    halting: str
+    """The name of the policy, which each model chooses from."""
+    halt_max_steps: int = Field(ge=1)
+    """Steps after which every sequence ends."""
+    train_max_steps: int | None = Field(default=None, ge=1)
+    """The same limit in training, where a lower one teaches a small model faster: what it learns to
+    do in a few steps it goes on doing in more. null: halt_max_steps, as published."""
+    halt_exploration_prob: float = Field(default=0.0, ge=0, le=1)
+    """Chance that halting is held back in training, where a dynamics lets the policy halt: more of
+    it gives more steps."""
+    exploration: Exploration = "per_step"
+    halt_threshold: float = Field(default=0.5, gt=0, lt=1)
+    """halt_only: halt above this chance of being right."""
+    halt_temperature: float = Field(default=1.0, gt=0)
+    halt_tolerance: float | None = Field(default=None, gt=0)
+    """convergence: halt when a step moves the high-level latent, or the tokens, by less, relative
+    to its norm. All that is set of this and the two below must hold; with all three null this one
+    is 0.1."""
+    halt_second_tolerance: float | None = Field(default=None, gt=0)
+    """convergence: when this change differs from that of the step before by less."""
+    halt_unchanged_steps: int | None = Field(default=None, ge=1)
+    """convergence: when so many steps in a row have left the predictions as they were."""
+
+    @model_validator(mode="after")
+    def _check_limits(self) -> ACTConfig:
+        if self.train_max_steps is not None and self.train_max_steps > self.halt_max_steps:
+            raise ValueError(
+                f"train_max_steps: {self.train_max_steps} is above halt_max_steps "
+                f"{self.halt_max_steps}"
+            )
+        return self
+
     @classmethod
     def read_data(cls, data: Metadata) -> dict[str, Any]:
         """`from_data` of a data set, but for the batch.
@@ -48,9 +83,34 @@ class ACTConfig(BaseModel):
         """
         raise NotImplementedError
 
+    @property
+    def label_len(self) -> int:
+        """Predictions of a row."""
+        raise NotImplementedError
+
+    def policy_settings(self) -> dict[str, Any]:
+        """The settings that every halting policy has."""
+        return {
+            "max_steps": self.halt_max_steps,
+            "exploration_prob": self.halt_exploration_prob,
+            "exploration": self.exploration,
+            "train_max_steps": self.train_max_steps,
+        }
+
     def make_halting(self) -> Halting:
         """The halting policy of these settings."""
-        raise NotImplementedError
+        common = self.policy_settings()
+        if self.halting == "fixed":
+            return Fixed(**common)
+        if self.halting == "convergence":
+            return Convergence(
+                **common,
+                tolerance=self.halt_tolerance,
+                second_tolerance=self.halt_second_tolerance,
+                unchanged_steps=self.halt_unchanged_steps,
+                seq_len=self.label_len,
+            )
+        return HaltOnly(**common, threshold=self.halt_threshold, temperature=self.halt_temperature)
 
 
 class ACTModel(nn.Module):
@@ -62,6 +122,8 @@ class ACTModel(nn.Module):
     """
 
     config_type: ClassVar[type[ACTConfig]]
+    has_encoder: ClassVar[bool] = False
+    """Whether it learns a task from demonstrations, by parameters in a group `encoder`."""
     compilable: ClassVar[bool] = False
     """Whether `compile_layers` does anything."""
     calibration: dict[str, Any] | None = None
@@ -128,8 +190,8 @@ class ACTModel(nn.Module):
         """Run the layers through `torch.compile`, or no longer, where a model has a use for it."""
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Every parameter in exactly one group. `trunk` learns the task; others are heads whose
-        losses do not reach it."""
+        """Every parameter in exactly one group. `trunk` learns the task, and so does `encoder`;
+        others are heads whose losses do not reach it."""
         return {"trunk": list(self.parameters())}
 
     def halting_parameters(self) -> list[nn.Parameter]:

@@ -28,7 +28,6 @@ from torch import Tensor, nn
 
 from hrm.carry import Carry
 from hrm.halting import Halting
-from hrm.halting.convergence import PREDICTIONS
 from hrm.layers import CastedLinear, cast_once
 from hrm.models.act import ACTModel, relative_change
 from hrm.models.unet.config import ACTUNetConfig
@@ -135,7 +134,7 @@ class ACTUNet(ACTModel):
             after = self.core(joined, extra.get(X0))
         state = State.split(after)
         outputs, contributed = self._values(after, joined, extra[CONTRIBUTED])
-        if decode or _compares_predictions(extra):
+        if decode or policy.wants_predictions:
             outputs["logits"] = self.decoder(state.tokens, self._features(extra))
         if policy.wants_change:
             outputs["latent_change"] = relative_change(state.tokens, before.tokens)
@@ -198,22 +197,17 @@ class ACTUNet(ACTModel):
         admitted = halted.nonzero().squeeze(1)
         if not len(admitted):
             return carry
-        everyone = len(admitted) == len(halted)
         inputs = carry.current_data["inputs"]
-        x0, features = self.encoder(inputs if everyone else inputs[admitted])
+        x0, features = self.encoder(inputs if len(admitted) == len(halted) else inputs[admitted])
         cls = self.core.first_cls.to(x0.dtype).expand(len(admitted), -1)
         prepared = self.decoder.prepare(features)
         encoded = {f"{FEATURES}.{i}": feature for i, feature in enumerate(prepared)}
         if self.config.inject:
             encoded[X0] = x0
-
-        def put(old: Tensor, new: Tensor) -> Tensor:
-            return new if everyone else old.index_copy(0, admitted, new)
-
-        extra = {**carry.extra, **{k: put(carry.extra[k], v) for k, v in encoded.items()}}
+        put = {k: _put(carry.extra[k], admitted, v) for k, v in encoded.items()}
         state = carry.inner_carry
-        state = State(put(state.tokens, x0), put(state.cls, cls))
-        return replace(carry, inner_carry=state, extra=extra)
+        state = State(_put(state.tokens, admitted, x0), _put(state.cls, admitted, cls))
+        return replace(carry, inner_carry=state, extra={**carry.extra, **put})
 
     def _values(
         self,
@@ -240,6 +234,6 @@ class ACTUNet(ACTModel):
         return outputs, contributed
 
 
-def _compares_predictions(extra: Mapping[str, Tensor]) -> bool:
-    """Whether the policy remembers predictions, by itself or as a member of a combination."""
-    return any(name == PREDICTIONS or name.endswith(f".{PREDICTIONS}") for name in extra)
+def _put(old: Tensor, rows: Int[Tensor, " new"], new: Tensor) -> Tensor:
+    """`new` in place of these rows, in rising order."""
+    return new if len(new) == len(old) else old.index_copy(0, rows, new)

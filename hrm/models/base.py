@@ -185,15 +185,23 @@ class Inner(nn.Module):
             torch.where(per_slot(where, latents.z_L), self.L_init.to(self.dtype), latents.z_L),
         )
 
+    def in_front(
+        self, data: Mapping[str, Tensor]
+    ) -> Float[Tensor, "slots puzzle_positions width"] | None:
+        """What the puzzle positions hold: the puzzle's embedding, or nothing."""
+        if not self.config.puzzle_emb_ndim:
+            return None
+        puzzle = self.puzzle_emb(data["puzzle_identifiers"])
+        shape = (-1, self.config.puzzle_positions, self.config.hidden_size)
+        missing = shape[1] * shape[2] - puzzle.shape[-1]
+        return nn.functional.pad(puzzle, (0, missing)).view(shape)
+
     def embed(self, data: Mapping[str, Tensor]) -> Float[Tensor, "slots positions width"]:
         """Tokens, puzzle embedding in front, learned positions; scaled by the root of the width."""
         x = self.embed_tokens(data["inputs"])
-        if self.config.puzzle_emb_ndim:
-            puzzle = self.puzzle_emb(data["puzzle_identifiers"])
-            shape = (-1, self.config.puzzle_positions, self.config.hidden_size)
-            missing = shape[1] * shape[2] - puzzle.shape[-1]
-            puzzle = nn.functional.pad(puzzle, (0, missing)).view(shape)
-            x = torch.cat((puzzle, x), dim=1)
+        front = self.in_front(data)
+        if front is not None:
+            x = torch.cat((front, x), dim=1)
         if self.config.pos_encodings == "learned":
             # Keeps the variance of the sum at that of one part.
             x = math.sqrt(0.5) * (x + self.embed_pos.embedding_weight.to(self.dtype))
@@ -300,14 +308,12 @@ class TokenModel(ACTModel):
             (`target_q_continue` `(slots,)`); `latent_change` `(slots,)` if the policy wants it.
         """
         policy = halting or self.halting
-        slots, device = carry.steps.shape[0], carry.steps.device
-        fresh = self.fresh_extra(policy, slots, device)
-        carry = carry.refill(batch, self.inner.reset_latents, fresh)
+        carry, noted = self.admit(carry, batch, policy)
         steps = carry.steps + 1
         with self.inner.casted():
-            x = self.inner.embed(carry.current_data)
+            x = self.embed(carry)
             latents = self.inner.recur(carry.inner_carry, x)
-            outputs = self.inner.heads(latents.z_H)
+            outputs = self.inner.heads(latents.z_H) | noted
             # What a look ahead starts from is constant in any case.
             detached = Latents(latents.z_H.detach(), latents.z_L.detach())
             if policy.wants_change:
@@ -317,8 +323,26 @@ class TokenModel(ACTModel):
             )
             if self.training and policy.train_max_steps > 1:
                 outputs |= self._targets(policy, outputs, detached, x, steps, decision.extra)
-        latents = detached if detach else latents
+        if detach:
+            latents = detached
+            extra = {name: tensor.detach() for name, tensor in decision.extra.items()}
+            decision = decision._replace(extra=extra)
         return replace(carry, inner_carry=latents, steps=steps, **decision._asdict()), outputs
+
+    def admit(
+        self, carry: Carry, batch: Mapping[str, Tensor], policy: Halting
+    ) -> tuple[Carry, dict[str, Tensor]]:
+        """Refill, and what a model has to tell of it among its outputs."""
+        fresh = self.fresh_extra(policy, carry.steps.shape[0], carry.steps.device)
+        return carry.refill(batch, self.inner.reset_latents, fresh), {}
+
+    def embed(self, carry: Carry) -> Float[Tensor, "slots positions width"]:
+        """The input of a step, from what the carry holds after `admit`."""
+        return self.inner.embed(carry.current_data)
+
+    def input_of(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "slots positions width"]:
+        """The input of sequences that start with these rows, for what takes steps by itself."""
+        return self.inner.embed(batch)
 
     def _targets(
         self,

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from hrm.data.base import Metadata
 from hrm.errors import UserError
-from hrm.halting import ContinueTarget, Convergence, Fixed, Halting, HaltOnly, QLearning
+from hrm.halting import ContinueTarget, Halting, QLearning
 from hrm.models.act import ACTConfig
 
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -67,24 +67,7 @@ class TokenModelConfig(ACTConfig):
     second forward without gradient (published HRM); `pseudocode`: one with gradient (the papers'
     text); `next_step`: from the sequence's own next step, without a second forward; `none`: no
     continue value, and the model halts where q_halt > 0, which is halt_only."""
-    halt_max_steps: int = Field(ge=1)
-    """Steps after which every sequence ends."""
-    train_max_steps: int | None = Field(default=None, ge=1)
-    """The same limit in training, where a lower one teaches a small model faster: what it learns to
-    do in a few steps it goes on doing in more. null: halt_max_steps, as published."""
     halt_exploration_prob: float = Field(default=0.1, ge=0, le=1)
-    """Chance that halting is held back in training: more of it gives more steps."""
-    exploration: Literal["per_step", "per_episode"] = "per_step"
-    halt_threshold: float = Field(default=0.5, gt=0, lt=1)
-    """halt_only: halt above this chance of being right."""
-    halt_temperature: float = Field(default=1.0, gt=0)
-    halt_tolerance: float | None = Field(default=None, gt=0)
-    """convergence: halt when a step moves the high-level latent by less, relative to its norm. All
-    that is set of this and the two below must hold; with all three null this one is 0.1."""
-    halt_second_tolerance: float | None = Field(default=None, gt=0)
-    """convergence: when this change differs from that of the step before by less."""
-    halt_unchanged_steps: int | None = Field(default=None, ge=1)
-    """convergence: when so many steps in a row have left the predictions as they were."""
 
     forward_dtype: Dtype = "bfloat16"
     """Type of the computation; parameters stay float32."""
@@ -102,11 +85,6 @@ class TokenModelConfig(ACTConfig):
             raise ValueError(
                 f"num_heads: hidden_size {self.hidden_size} / {self.num_heads} heads gives an odd "
                 f"head dimension {head_dim}; rotary positions (pos_encodings=rope) need an even one"
-            )
-        if self.train_max_steps is not None and self.train_max_steps > self.halt_max_steps:
-            raise ValueError(
-                f"train_max_steps: {self.train_max_steps} is above halt_max_steps "
-                f"{self.halt_max_steps}"
             )
         return self
 
@@ -135,27 +113,9 @@ class TokenModelConfig(ACTConfig):
         return {name: getattr(data, name) for name in cls.from_data if name != "batch_size"}
 
     def make_halting(self) -> Halting:
-        """The default halting policy of these settings."""
-        common: dict[str, Any] = {
-            "exploration_prob": self.halt_exploration_prob,
-            "exploration": self.exploration,
-            "train_max_steps": self.train_max_steps,
-        }
-        if self.halting == "fixed":
-            return Fixed(self.halt_max_steps, **common)
-        if self.halting == "convergence":
-            return Convergence(
-                self.halt_max_steps,
-                **common,
-                tolerance=self.halt_tolerance,
-                second_tolerance=self.halt_second_tolerance,
-                unchanged_steps=self.halt_unchanged_steps,
-                seq_len=self.seq_len,
-            )
-        if self.halting == "halt_only" or self.continue_target == "none":
-            common |= {"threshold": self.halt_threshold, "temperature": self.halt_temperature}
-            return HaltOnly(self.halt_max_steps, **common)
-        return QLearning(self.halt_max_steps, **common, target=self.continue_target)
+        if self.halting == "q_learning" and self.continue_target != "none":
+            return QLearning(**self.policy_settings(), target=self.continue_target)
+        return super().make_halting()
 
 
 class HRMACTv1Config(TokenModelConfig):
@@ -166,8 +126,8 @@ class HRMACTv1Config(TokenModelConfig):
     continue_target: ContinueTarget | Literal["none"] = "bootstrap"
 
 
-class TRMConfig(TokenModelConfig):
-    """TRM (Jolicoeur-Martineau 2025, arXiv:2510.04871): one network for both levels."""
+class OneNetworkConfig(TokenModelConfig):
+    """What TRM and its relatives share: one network for both levels."""
 
     mlp_t: bool = False
     """Mix tokens by a SwiGLU over positions instead of attention (TRM-MLP)."""
@@ -175,11 +135,16 @@ class TRMConfig(TokenModelConfig):
     """Expansion of that SwiGLU; none: `expansion`, as published."""
     mix_norm: Literal["positions", "features"] = "positions"
     """The axis of the norm after mixing: positions as published, or features."""
+    halting: HaltingName = "halt_only"
+    continue_target: ContinueTarget | Literal["none"] = "none"
+
+
+class TRMConfig(OneNetworkConfig):
+    """TRM (Jolicoeur-Martineau 2025, arXiv:2510.04871)."""
+
     puzzle_emb_len: int = Field(default=16, ge=0)
     """Puzzle positions if there are puzzle embeddings (the rest is zero padding); 0: as many as
     the embedding fills. Without puzzle embeddings there are none."""
-    halting: HaltingName = "halt_only"
-    continue_target: ContinueTarget | Literal["none"] = "none"
 
     @property
     def puzzle_positions(self) -> int:

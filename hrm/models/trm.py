@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from hrm.layers import RotaryEmbedding, SwiGLU, rms_norm
 from hrm.models.base import Block, Inner, Latents, ReasoningModule, TokenModel
-from hrm.models.config import TRMConfig
+from hrm.models.config import OneNetworkConfig, TRMConfig
 
 
 class MixerBlock(nn.Module):
     """A SwiGLU over positions, then one over features, each followed by a norm of the sum."""
 
-    def __init__(self, config: TRMConfig) -> None:
+    def __init__(self, config: OneNetworkConfig) -> None:
         super().__init__()
         positions = config.seq_len + config.puzzle_positions
         expansion = config.mix_expansion or config.expansion
@@ -41,7 +41,7 @@ class MixerBlock(nn.Module):
 class TRMInner(Inner):
     """`L_level` is the one network; it sees the input only when it updates `z_L`."""
 
-    def make_levels(self, config: TRMConfig) -> None:
+    def make_levels(self, config: OneNetworkConfig) -> None:
         block = MixerBlock if config.mlp_t else Block
         self.L_level = ReasoningModule([block(config) for _ in range(config.L_layers)])
 

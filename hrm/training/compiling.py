@@ -11,8 +11,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from hrm.config import ExperimentConfig, TokenLoss, planned_updates
+from hrm.config import ExperimentConfig, planned_updates
 from hrm.models import ACTModel
+from hrm.token_loss import TokenLoss
 from hrm.training.losses import step_loss
 
 WORTH_S = 600.0

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from hrm.carry import Carry
-from hrm.config import TokenLoss
+from hrm.errors import UserError
 from hrm.models import ACTModel
 from hrm.models.base import Latents, token_model
+from hrm.token_loss import TokenLoss
 from hrm.training.losses import step_loss
 
 Gradient = Sequence[Tensor]
@@ -153,6 +154,11 @@ def gradient_truncation(
         `L_level`, `H_level`, `embeddings`; None where undefined, as where a level gets no gradient.
         The gradient of heads is the same in each and counts in `all`.
     """
+    if model.has_encoder:
+        raise UserError(
+            "gradients: those of a model with an encoder are not compared, since they run on into "
+            "the encoder; --gradient-count 0 leaves them out"
+        )
     trained = model.config.grad_cycles or token_model(model).inner.default_grad_cycles()
     model = copy.deepcopy(model)
     parts = [StepGradients(model, batch, loss) for batch in batches]

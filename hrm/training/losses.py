@@ -6,46 +6,13 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hrm.carry import Carry
-from hrm.config import TokenLoss
-from hrm.data.base import IGNORE
 from hrm.halting import Halting
-
-
-def log_stablemax_weights(x: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-    """`log s(x)` with `s(x) = x + 1` for x >= 0 and `1 / (1 - x)` below (arXiv:2501.04697).
-
-    In log space `stablemax(x) = softmax(log s(x))`, which needs no float64.
-    """
-    # Clamped before log1p, not with abs(): the gradient at 0 is 1, from either side.
-    return torch.where(x >= 0, torch.log1p(x.clamp(min=0)), -torch.log1p((-x).clamp(min=0)))
-
-
-def token_losses(
-    logits: Float[Tensor, "slots length vocab"],
-    labels: Int[Tensor, "slots length"],
-    kind: TokenLoss,
-) -> Float[Tensor, "slots length"]:
-    """Cross-entropy per token in float32; 0 where the label is -100."""
-    wide = logits.to(torch.float32)
-    if kind == "stablemax":
-        wide = log_stablemax_weights(wide)
-    return F.cross_entropy(
-        wide.flatten(0, 1), labels.flatten().long(), ignore_index=IGNORE, reduction="none"
-    ).view(labels.shape)
-
-
-def mean_losses(
-    logits: Float[Tensor, "slots length vocab"],
-    labels: Int[Tensor, "slots length"],
-    kind: TokenLoss,
-) -> Float[Tensor, " slots"]:
-    """Each slot's mean loss over its tokens with a label; 0 without any."""
-    return token_losses(logits, labels, kind).sum(-1) / (labels != IGNORE).sum(-1).clamp(min=1)
+from hrm.halting.base import masked_sum
+from hrm.token_loss import TokenLoss, correctness, mean_losses
 
 
 class StepLoss(NamedTuple):
@@ -55,28 +22,31 @@ class StepLoss(NamedTuple):
     sums: dict[str, Tensor]
 
 
-def correctness(
-    logits: Float[Tensor, "slots length vocab"], labels: Int[Tensor, "slots length"]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Per slot: share of right tokens, whether all are right, and whether any has a label.
-
-    A slot without a label is neither right nor wrong; callers leave it out.
-    """
-    labelled = labels != IGNORE
-    right = labelled & (logits.argmax(-1) == labels)
-    count = labelled.sum(-1)
-    return right.sum(-1) / count.clamp(min=1), right.sum(-1) == count, count > 0
+def encoder_sums(
+    outputs: Mapping[str, Tensor], counted: Bool[Tensor, " slots"]
+) -> dict[str, Float[Tensor, ""]]:
+    """What the outputs tell of a model's encoder, summed over the counted slots: `encoded`, how
+    many were encoded with gradient, and `kl`, the divergence of those, where there is one."""
+    found = {"encoded": outputs["encoded"].float()} if "encoded" in outputs else {}
+    if "kl" in outputs:
+        found["kl"] = torch.where(outputs["encoded"], outputs["kl"], 0.0)
+    return {name: masked_sum(value, counted) for name, value in found.items()}
 
 
 def step_loss(
-    outputs: Mapping[str, Tensor], carry: Carry, halting: Halting, kind: TokenLoss
+    outputs: Mapping[str, Tensor],
+    carry: Carry,
+    halting: Halting,
+    kind: TokenLoss,
+    kl_weight: float = 0.0,
 ) -> StepLoss:
-    """Sum over slots of: mean token loss + the halting losses (which hold their 0.5), as published.
+    """Sum over slots of: mean token loss + the halting losses (which hold their 0.5), as published;
+    and `kl_weight` times the divergence of a variational encoder, where it encoded at this step.
 
     Labels are those of `carry.current_data`: a running slot's are not those of the row that has
     just arrived. Divide by the global batch size before the backward pass. The sums over slots that
     halted in this step: `count`, `accuracy`, `exact_accuracy`, `q_halt_accuracy`, `steps`; over all
-    slots with a label: `rows`, and the losses.
+    slots with a label: `rows`, the losses, and `encoder_sums`.
     """
     labels = carry.current_data["labels"]
     lm_loss = mean_losses(outputs["logits"], labels, kind).sum()
@@ -94,6 +64,10 @@ def step_loss(
         }
     head = halting.losses(dict(outputs), exact, counted)
     loss = lm_loss + torch.stack(list(head.values())).sum()
+    encoder = encoder_sums(outputs, counted)
+    if "kl" in encoder:
+        loss = loss + kl_weight * encoder["kl"]
     # Logged without their 0.5, as published.
     sums |= {"loss": loss, "lm_loss": lm_loss, **{name: 2 * value for name, value in head.items()}}
+    sums |= encoder
     return StepLoss(loss, {name: value.detach() for name, value in sums.items()})

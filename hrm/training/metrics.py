@@ -16,7 +16,9 @@ from torch import Tensor
 from hrm.training.checkpoint import write_text
 
 PER_ENDED = ("accuracy", "exact_accuracy", "q_halt_accuracy", "steps")
-"""Averaged over the sequences that ended; the rest are losses, averaged over rows and steps."""
+"""Averaged over the sequences that ended; the rest are losses, averaged over rows and steps. But
+`encoder_share` is the share of these that gave the encoder a gradient, and `kl` is averaged over
+that share."""
 
 
 class Sums:
@@ -36,6 +38,12 @@ class Sums:
         self.values = {}
         ended, rows = numbers.pop("count", 0.0), numbers.pop("rows", 0.0)
         row: dict[str, float | None] = {"train/count": ended}
+        if "encoded" in numbers:
+            encoded = numbers.pop("encoded")
+            row["train/encoder_share"] = encoded / rows if rows else None
+            if "kl" in numbers:
+                kl = numbers.pop("kl")
+                row["train/kl"] = kl / encoded if encoded else None
         for name, value in numbers.items():
             if name in PER_ENDED:
                 row[f"train/{name}"] = value / ended if ended else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import nn
@@ -60,7 +61,7 @@ def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimizer
 
     Each of the model's parameter groups has its own (`ACTModel.parameter_groups`), so that value
     functions that take turns leave each other's moments alone. Each optimizer's groups carry their
-    own `base_lr`, which `set_lr` scales.
+    own `base_lr`, which `set_lr` scales, and the model's group as `part`.
     """
     names = {id(p): n for n, p in model.named_parameters() if p.requires_grad}
     optimizers: list[Optimizer] = []
@@ -69,12 +70,12 @@ def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimizer
         groups = model.parameter_groups()
     for group, parameters in groups.items():
         named = [(names[id(p)], p) for p in parameters if id(p) in names]
-        lr = config.lr if group == "trunk" or config.head_lr is None else config.head_lr
-        if named:
-            made = _dense(named, lr, config)
-            for settings in (s for optimizer in made for s in optimizer.param_groups):
-                settings["head"] = group != "trunk"
-            optimizers += made
+        own_lr = {"trunk": None, "encoder": config.encoder_lr}.get(group, config.head_lr)
+        made = _dense(named, config.lr if own_lr is None else own_lr, config) if named else []
+        for optimizer in made:
+            for settings in optimizer.param_groups:
+                settings["part"] = group
+        optimizers += made
     optimizers += [
         CastedSparseEmbeddingSignSGD_Distributed(
             module.optimizer_tensors(),
@@ -87,7 +88,6 @@ def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimizer
     for optimizer in optimizers:
         for settings in optimizer.param_groups:
             settings["base_lr"] = settings["lr"]
-            settings.setdefault("head", False)
     return optimizers
 
 
@@ -108,9 +108,34 @@ def lr_factor(
     return config.lr_min_ratio + (1 - config.lr_min_ratio) * cosine
 
 
-def set_lr(optimizers: list[Optimizer], factor: float, head_factor: float | None = None) -> None:
-    """Scale every group's base rate, that of value functions by `head_factor` (None: `factor`)."""
+def set_lr(
+    optimizers: list[Optimizer],
+    factor: float,
+    frozen: Collection[str] = frozenset(),
+    head_factor: float | None = None,
+) -> None:
+    """Scale every group's base rate, that of value functions by `head_factor` (None: `factor`);
+    the model's groups in `frozen` stand still.
+
+    At a rate of 0 nothing moves, by weight decay neither, and the moments go on.
+    """
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            is_head = group["head"] and head_factor is not None
-            group["lr"] = group["base_lr"] * (head_factor if is_head else factor)
+            part = group.get("part", "trunk")
+            is_head = head_factor is not None and part not in ("trunk", "encoder")
+            share = 0.0 if part in frozen else head_factor if is_head else factor
+            group["lr"] = group["base_lr"] * share
+
+
+def clip_groups(
+    groups: Mapping[str, list[nn.Parameter]], frozen: Collection[str] = frozenset()
+) -> list[list[nn.Parameter]]:
+    """What one norm clips: each of the model's groups by itself, since a value function's gradient
+    is no task gradient; but `trunk` and `encoder`, which one loss teaches, together.
+
+    Of these a frozen one counts by itself: its gradient says nothing of the other's step.
+    """
+    if "encoder" not in groups or frozen:
+        return list(groups.values())
+    together = [*groups["trunk"], *groups["encoder"]]
+    return [together, *(p for name, p in groups.items() if name not in ("trunk", "encoder"))]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -17,20 +19,21 @@ from hrm.data.feeder import Augmenter, Feeder
 from hrm.device import pick_device
 from hrm.errors import UserError
 from hrm.inference.evaluate import check_fits, evaluate_split
-from hrm.models import ACTModel
+from hrm.models import ETRM, ACTModel
+from hrm.models.pretrained_decoder import LoadedDecoder, load_decoder
 from hrm.training import checkpoint
 from hrm.training.compiling import compiles
 from hrm.training.dynamics import DYNAMICS
 from hrm.training.ema import EMA
 from hrm.training.metrics import MetricsLog, Sums, read_metrics
-from hrm.training.optim import lr_factor, make_optimizers, set_lr
+from hrm.training.optim import clip_groups, lr_factor, make_optimizers, set_lr
 from hrm.training.start import learn_only_halting, start_from
 
 FREE_TO_CHANGE = frozenset(
-    "epochs max_steps eval_every_steps eval_split eval_count eval_batch_size "  # noqa: SIM905
+    "epochs max_steps eval_every_steps eval_split eval_count max_eval_groups eval_batch_size "  # noqa: SIM905
     "eval_halting stop_at_exact_accuracy stop_after_s checkpoint_every_steps keep_checkpoints out "
-    "init_from resume progress plots tensorboard run_name project_name device data.path "
-    "data.prepare".split()
+    "eval_interval load_pretrained_decoder init_from "
+    "resume progress plots tensorboard run_name project_name device data.path data.prepare".split()
 )
 """Keys that a resumed run may set otherwise: they do not touch what an update computes, but for
 the length of the run, which a cosine schedule follows."""
@@ -85,6 +88,7 @@ class Trainer:
             check_fits(self.model, held_out)
         if config.arch.get("puzzle_emb_ndim"):
             self.model.puzzle_emb.check_ids = False  # The data's were checked when it was read.
+        self.decoder = self._load_decoder()
         self.ema = EMA(self.model, config.ema_rate) if config.ema else None
         self.optimizers = make_optimizers(self.model, config)
         half = config.arch.get("forward_dtype") == "float16"
@@ -126,11 +130,12 @@ class Trainer:
                 self._train_one_update()
 
     def _train_one_update(self) -> None:
-        started = time.perf_counter()
+        started, before = time.perf_counter(), self.feeder.admitted
         self.update()
         self.train_s += time.perf_counter() - started
         self.finished = self._is_over()
-        row = self._row_if_due()
+        evaluates = self._evaluation_is_due(before)
+        row = self._row_if_due(evaluates)
         if row is not None:
             goal = self.config.stop_at_exact_accuracy
             exact = row.get("eval/exact_accuracy")
@@ -139,8 +144,9 @@ class Trainer:
             self.log.append(row)
             for listener in self.listeners:
                 listener(row)
-        every = self.config.checkpoint_every_steps or self.config.eval_every_steps
-        if self.finished or (every and self.step % every == 0):
+        every = self.config.checkpoint_every_steps
+        due = evaluates if every is None else self.step % every == 0
+        if self.finished or due:
             self.save()
 
     def update(self) -> None:
@@ -148,6 +154,7 @@ class Trainer:
         limit = self.config.step_limit(self.step)
         if limit is not None:
             self.model.halting.train_max_steps = limit
+        self.dynamics.kl_weight = self.config.kl_weight_at(self.step)
         self._update(self.dynamics.update(self._backward))
 
     def _backward(self, loss: Tensor) -> None:
@@ -157,13 +164,18 @@ class Trainer:
         """Guard, clip, step all optimizers, average."""
         self.step += 1
         self.sums.add(sums)
-        dense = [o for o in self.optimizers if not _is_sparse(o)]
+        # The scaler refuses optimizers without any gradient: heads whose turn it is not.
+        dense = [o for o in self.optimizers if not _is_sparse(o) and _has_gradient(o)]
         for optimizer in dense:
             self.scaler.unscale_(optimizer)
-        parameters = [p for p in self.model.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        frozen = self.config.frozen_at(self.step - 1)
+        groups = clip_groups(self.model.parameter_groups(), frozen)
+        norms = [
+            torch.nn.utils.get_total_norm([p.grad for p in group if p.grad is not None])
+            for group in groups
+        ]
         # The update's only transfer: waiting twice would let the device run dry twice.
-        fine = torch.isfinite(norm + sums["loss"]).view(1)
+        fine = torch.isfinite(sum(norms, sums["loss"])).view(1)
         on_host = torch.cat((fine, self.dynamics.flags())).cpu().numpy()
         finite = bool(on_host[0])
         self.dynamics.receive(on_host[1:])
@@ -172,10 +184,11 @@ class Trainer:
         if not finite and not (self.scaler.is_enabled() and self.scaler.get_scale() >= 1):
             raise NonFiniteError(self._non_finite(sums))
         if finite:
-            self._clip()
+            if (limit := self.config.grad_clip_norm) is not None:
+                for group, norm in zip(groups, norms, strict=True):
+                    torch.nn.utils.clip_grads_with_norm_(group, limit, norm)
             now = self.warmup, self.config, self.step, self._progress()
-            factor = lr_factor(*now)
-            set_lr(self.optimizers, factor, lr_factor(*now, head=True))
+            set_lr(self.optimizers, lr_factor(*now), frozen, lr_factor(*now, head=True))
             for optimizer in dense:
                 self.scaler.step(optimizer)
             for optimizer in self.optimizers:
@@ -186,12 +199,6 @@ class Trainer:
             optimizer.zero_grad()
         if finite and self.ema is not None:
             self.ema.update_parameters(self.model)
-
-    def _clip(self) -> None:
-        """Each of the model's groups by itself: a value function's gradient is no task gradient."""
-        if self.config.grad_clip_norm is not None:
-            for parameters in self.model.parameter_groups().values():
-                torch.nn.utils.clip_grad_norm_(parameters, self.config.grad_clip_norm)
 
     def _non_finite(self, sums: dict[str, Tensor]) -> str:
         bad = [
@@ -238,9 +245,15 @@ class Trainer:
 
     # -- log and evaluation
 
-    def _row_if_due(self) -> dict[str, Any] | None:
-        every = self.config.eval_every_steps
-        evaluates = self.finished or (every is not None and self.step % every == 0)
+    def _evaluation_is_due(self, before: int) -> bool:
+        """After this update, before which so many rows had been drawn."""
+        every, epochs = self.config.eval_every_steps, self.config.eval_interval
+        if self.finished or (every is not None and self.step % every == 0):
+            return True
+        rows = None if epochs is None else epochs * self.feeder.rows_per_epoch
+        return rows is not None and self.feeder.admitted // rows > before // rows
+
+    def _row_if_due(self, evaluates: bool) -> dict[str, Any] | None:
         if not (evaluates or self.step % self.config.log_every_steps == 0):
             return None
         row: dict[str, Any] = {
@@ -338,6 +351,19 @@ class Trainer:
 
         text = yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)
         checkpoint.write_text(self.out / "config.yaml", text)
+        if self.decoder is not None:
+            text = json.dumps(self.decoder.record(), indent=1)
+            checkpoint.write_text(self.out / "pretrained_decoder.json", text)
+
+    def _load_decoder(self) -> LoadedDecoder | None:
+        """Start from a trained decoder, if the settings name one and no checkpoint has its own."""
+        source = self.config.load_pretrained_decoder
+        if source is None or checkpoint.checkpoints(self.out):
+            return None
+        assert isinstance(self.model, ETRM)
+        found = load_decoder(self.model, source)
+        print(f"hrm: {found}", file=sys.stderr)
+        return found
 
     def _load(self, path: Path) -> None:
         saved = checkpoint.read_config(path)
@@ -382,6 +408,10 @@ class Trainer:
 
 def _is_sparse(optimizer: torch.optim.Optimizer) -> bool:
     return "world_size" in optimizer.defaults
+
+
+def _has_gradient(optimizer: torch.optim.Optimizer) -> bool:
+    return any(p.grad is not None for group in optimizer.param_groups for p in group["params"])
 
 
 def _refuse_changes(saved: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> None:

@@ -501,7 +501,7 @@ def test_at_step_picks_each_slots_own() -> None:
 SHORT: dict[str, Any] = {"updates": 300, "batch": 64, "lr": 6e-3}
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in (1, 2))])
 def test_it_learns_where_to_halt(seed: int) -> None:
     figures = synthetic.train(seed, **SHORT)
     assert figures.agreement > 0.85, figures

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hrm.models import TRM, ACTUNet, HRMACTv1
+from hrm.models import ETRM, TRM, ACTUNet, HRMACTv1
 
 SMALL: dict[str, Any] = {
     "batch_size": 4,
@@ -44,7 +44,7 @@ def small_batch(slots: int = 4, seed: int = 1, **config: Any) -> dict[str, Tenso
     }
 
 
-def awaken(model: HRMACTv1 | TRM) -> None:
+def awaken(model: HRMACTv1 | TRM | ETRM) -> None:
     """Give the Q-head weights, so that its values depend on the input."""
     with torch.no_grad():
         model.inner.q_head.weight.normal_()
@@ -79,3 +79,31 @@ def image_batch(model: ACTUNet, slots: int = 4, seed: int = 1) -> dict[str, Tens
         for end, length in sizes
     )
     return {"inputs": inputs, "labels": labels}
+
+
+ETRM_SMALL: dict[str, Any] = {
+    **SMALL,
+    "seq_len": 9,
+    "demonstrations": 3,
+    "context_tokens": 2,
+    "encoder_num_layers": 1,
+}
+
+
+def small_etrm(**changes: Any) -> ETRM:
+    return ETRM({**ETRM_SMALL, **changes})
+
+
+def task_batch(slots: int = 4, seed: int = 1, demos: int = 3) -> dict[str, Tensor]:
+    """Random grids with demonstrations; slot i lacks the last i % `demos` of them."""
+    generator = torch.Generator().manual_seed(seed)
+    shape, end = (slots, demos, ETRM_SMALL["seq_len"]), ETRM_SMALL["vocab_size"]
+    grids = torch.randint(1, end, (2, *shape), generator=generator, dtype=torch.int32)
+    mask = torch.arange(demos) < demos - (torch.arange(slots) % demos)[:, None]
+    inputs, outputs = (grids * mask[..., None]).to(torch.int32)
+    return {
+        **small_batch(slots, seed, seq_len=shape[2]),
+        "demo_inputs": inputs,
+        "demo_outputs": outputs,
+        "demo_mask": mask.to(torch.int32),
+    }

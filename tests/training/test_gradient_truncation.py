@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from hrm.models import TRM, HRMACTv1, TRMConfig
 from hrm.models.base import Inner, Latents, TokenModel
+from hrm.token_loss import token_losses
 from hrm.training.gradient_truncation import StepGradients, compare, gradient_truncation
-from hrm.training.losses import step_loss, token_losses
+from hrm.training.losses import step_loss
 from tests.models.helpers import SMALL, awaken, small_batch, small_hrm, small_trm
 
 Make = Callable[..., HRMACTv1 | TRM]

@@ -127,7 +127,7 @@ def test_muon_takes_the_layers_of_every_kind_of_model() -> None:
         count = sum(len(group["params"]) for o in taken for group in o.param_groups)
         assert count == sum(p.ndim == 2 for n, p in model.named_parameters() if ".layers." in n) > 0
     optimizers = make_optimizers(unet, config)
-    set_lr(optimizers, 0.1, 0.5)
+    set_lr(optimizers, 0.1, head_factor=0.5)
     rates = {id(p): g["lr"] for o in optimizers for g in o.param_groups for p in g["params"]}
     assert all(rates[id(p)] == pytest.approx(0.1) for p in unet.halting_parameters())
     assert rates[id(unet.core.first_cls)] == pytest.approx(0.04)

@@ -43,7 +43,7 @@ Trained = Callable[..., Trainer]
 def test_resumed_rows_are_those_of_an_unbroken_run(
     small: Config, trained: Trained, extra: tuple[str, ...]
 ) -> None:
-    often = (*extra, "checkpoint_every_steps=4", "log_every_steps=3")
+    often = (*extra, "checkpoint_every_steps=4", "log_every_steps=3", "max_steps=14")
     unbroken = trained("a", *often)
     broken = make_trainer(small("b", *often))
 
@@ -67,7 +67,7 @@ def test_a_run_killed_at_any_moment_goes_on_bit_for_bit(
     data: Path, tmp_path: Path, trained: Trained
 ) -> None:
     """SIGKILL on a process at a moment that the machine's speed decides."""
-    settings = ("max_steps=60", "checkpoint_every_steps=3", "eval_every_steps=30")
+    settings = ("max_steps=40", "checkpoint_every_steps=3", "eval_every_steps=20")
     unbroken = trained("unbroken", *settings)
     out = tmp_path / "killed"
     command = [sys.executable, "-m", "hrm", "train", *SMALL, *settings, f"data.path={data}"]
@@ -75,17 +75,14 @@ def test_a_run_killed_at_any_moment_goes_on_bit_for_bit(
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     random.seed(0)
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-    while process.poll() is None and len(read_metrics(out / "metrics.jsonl")) < 20:
+    while process.poll() is None and len(read_metrics(out / "metrics.jsonl")) < 10:
         time.sleep(0.002)
     time.sleep(random.uniform(0, 0.03))
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert 0 < len(read_metrics(out / "metrics.jsonl")) < 60
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    text = (out / "metrics.jsonl").read_text()
-    rows = [json.loads(line) for line in text.splitlines()]
-    assert without_time(rows) == without_time(unbroken.rows())
+    assert 0 < len(read_metrics(out / "metrics.jsonl")) < 40
+    resumed = trained("killed", *settings, "resume=true")
+    assert without_time(resumed.rows()) == without_time(unbroken.rows())
     assert [p.name for p in (out / "checkpoints").glob(".*")] == [".lock"]
 
 
@@ -101,11 +98,12 @@ def test_what_a_kill_leaves_behind_is_ignored_and_removed(trained: Trained) -> N
     assert not half.exists()
 
 
-def test_files_that_are_not_the_runs_stay(trained: Trained, small: Config, tmp_path: Path) -> None:
-    run = trained("a", "max_steps=10")
-    mine = run.out / ".gitignore"
+def test_files_that_are_not_the_runs_stay(
+    finished: Path, trained: Trained, small: Config, tmp_path: Path
+) -> None:
+    mine = finished / ".gitignore"
     mine.write_text("mine")
-    trained("a", "max_steps=20", "resume=true")
+    assert trained("a", "max_steps=22", "resume=true").step == 22
     assert mine.read_text() == "mine"
     other = tmp_path / "other"
     other.mkdir()
@@ -116,8 +114,8 @@ def test_files_that_are_not_the_runs_stay(trained: Trained, small: Config, tmp_p
 
 
 @pytest.mark.parametrize("key", ["sizes", "experiment", "step"])
-def test_a_configuration_without_a_key_is_no_checkpoint(trained: Trained, key: str) -> None:
-    path = find_checkpoint(trained("a").out)
+def test_a_configuration_without_a_key_is_no_checkpoint(finished: Path, key: str) -> None:
+    path = find_checkpoint(finished)
     saved = json.loads((path / "config.json").read_text())
     del saved[key]
     (path / "config.json").write_text(json.dumps(saved))
@@ -125,8 +123,8 @@ def test_a_configuration_without_a_key_is_no_checkpoint(trained: Trained, key: s
         load_run(path)
 
 
-def test_a_state_without_a_key_is_no_checkpoint(trained: Trained, small: Config) -> None:
-    path = find_checkpoint(trained("a").out)
+def test_a_state_without_a_key_is_no_checkpoint(finished: Path, small: Config) -> None:
+    path = find_checkpoint(finished)
     (path / "state.json").write_text("{}")
     with pytest.raises(UserError, match="is not a whole checkpoint"):
         make_trainer(small("a", "max_steps=30", "resume=true")).run()
@@ -152,16 +150,16 @@ def test_old_checkpoints_go_and_the_newest_stay(trained: Trained) -> None:
     assert find_checkpoint(out).name == "step_00000020"
 
 
-def test_resuming_with_another_setting_is_refused_by_name(trained: Trained, small: Config) -> None:
-    trained("a")
+@pytest.mark.usefixtures("finished")
+def test_resuming_with_another_setting_is_refused_by_name(small: Config) -> None:
     with pytest.raises(UserError, match=r"resume=true: lr was 0\.003 and is 0\.1 now"):
         make_trainer(small("a", "lr=0.1", "resume=true")).run()
     with pytest.raises(UserError, match=r"arch\.L_cycles was 2 and is 3 now"):
         make_trainer(small("a", "arch.L_cycles=3", "resume=true")).run()
 
 
-def test_a_finished_run_that_is_resumed_stays_as_it_is(trained: Trained) -> None:
-    before = (trained("a").out / "metrics.jsonl").read_bytes()
+def test_a_finished_run_that_is_resumed_stays_as_it_is(finished: Path, trained: Trained) -> None:
+    before = (finished / "metrics.jsonl").read_bytes()
     assert (trained("a", "resume=true").out / "metrics.jsonl").read_bytes() == before
 
 
@@ -177,16 +175,19 @@ def test_a_loaded_run_is_the_average_in_evaluation_mode(trained: Trained) -> Non
 
 
 @pytest.mark.parametrize("name", ["ema.safetensors", "config.json"])
-def test_a_broken_checkpoint_is_named(trained: Trained, name: str) -> None:
-    path = find_checkpoint(trained("a").out)
+def test_a_broken_checkpoint_is_named(finished: Path, name: str) -> None:
+    path = find_checkpoint(finished)
     file = path / name
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     with pytest.raises(UserError, match=name):
         load_run(path)
 
 
-def test_weights_of_another_architecture_are_refused_by_tensor(trained: Trained) -> None:
-    one, other = find_checkpoint(trained("a").out), find_checkpoint(trained("b", "arch=trm").out)
+def test_weights_of_another_architecture_are_refused_by_tensor(
+    finished: Path, trained: Trained
+) -> None:
+    other = trained("b", "arch=trm", "arch.L_layers=1", "arch.hidden_size=32", "max_steps=1")
+    one, other = find_checkpoint(finished), find_checkpoint(other.out)
     (one / "ema.safetensors").write_bytes((other / "ema.safetensors").read_bytes())
     with pytest.raises(UserError, match=r"another architecture: tensor inner\.\S+ is missing"):
         load_run(one)

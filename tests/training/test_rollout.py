@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from hrm.commands.train import make_trainer
-from hrm.config import REFUSED, ExperimentConfig, compose
+from hrm.config import REFUSED, ExperimentConfig
 from hrm.data.scenes import prepare_scenes, scenes_request
 from hrm.errors import UserError
-from hrm.training.losses import mean_losses
+from hrm.token_loss import mean_losses
 from hrm.training.trainer import Trainer
+from tests.training.conftest import composed
 from tests.training.test_trainer import without_time
 
 Config = Callable[..., ExperimentConfig]
@@ -50,7 +51,7 @@ def mazes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tiny(mazes: Path, tmp_path: Path) -> Config:
     def make(name: str, *overrides: str) -> ExperimentConfig:
-        return compose([*TINY, f"data.path={mazes}", f"out={tmp_path / name}", *overrides])
+        return composed(TINY, f"data.path={mazes}", f"out={tmp_path / name}", *overrides)
 
     return make
 
@@ -106,6 +107,16 @@ def test_heads_take_turns_after_the_warm_up_and_the_trunk_always_learns(tiny: Co
         assert {"trunk"} <= got <= most
     assert any("threshold" in got for got in learned)
     assert any("contribution" in got for got in learned)
+
+
+def test_half_precision_goes_on_where_a_head_has_no_gradient(tiny: Config) -> None:
+    """The loss's scaler refuses an optimizer without any: that of a head out of its turn."""
+    half = ("arch.forward_dtype=float16", "optimizer=adam_atan2", "arch.warmup_updates=1")
+    trainer = make_trainer(tiny("a", *half))
+    assert trainer.scaler.is_enabled()
+    assert len(trainer.optimizers) == 3
+    trainer.run()
+    assert trainer.step == 18
 
 
 @pytest.mark.parametrize("policy", POLICIES)

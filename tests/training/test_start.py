@@ -127,7 +127,7 @@ def test_it_resumes_exactly_when_its_source_is_gone(unet: Config, tmp_path: Path
         (["learn=halting"], "learn=halting: give init_from=RUN, the network that is to halt"),
         (["learn=halting", "init_from=A", "arch.warmup_updates=2"], "arch.warmup_updates: with"),
         (["learn=halting", "init_from=A", "arch.halting=fixed"], "this policy has nothing to lea"),
-        (["learn=halting", "init_from=A", "arch.core=transformer"], "has no weights for core.layers"),
+        (["learn=halting", "init_from=A", "arch.core=transformer"], "no weights for core.layers"),
         (["init_from=nowhere"], "nowhere: no such folder or file"),
     ],
 )

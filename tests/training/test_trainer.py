@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from hrm.commands.train import make_trainer
-from hrm.config import ExperimentConfig
+from hrm.config import ExperimentConfig, compose
 from hrm.errors import UserError
 from hrm.training.checkpoint import checkpoints
 from hrm.training.trainer import NonFiniteError, Trainer
+from tests.training.conftest import SMALL, composed
 
 Config = Callable[..., ExperimentConfig]
 Trained = Callable[..., Trainer]
@@ -22,6 +23,12 @@ def without_time(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def losses(trainer: Trainer) -> list[float]:
     return [row["train/loss"] for row in trainer.rows()]
+
+
+def test_the_settings_of_these_tests_are_those_that_a_command_gets() -> None:
+    given = ("lr=1e-2", "arch=hrm_small", "step_curriculum=[[8,2],[14,3]]", "out=null", "seed=3")
+    given += ("data.path=/tmp/a b", "arch.continue_target=none", "compile=false")
+    assert composed(SMALL, *given) == compose([*SMALL, *given])
 
 
 def test_two_runs_write_the_same_rows_and_another_seed_does_not(trained: Trained) -> None:
@@ -82,7 +89,7 @@ def test_micro_batches_equal_one_batch(trained: Trained) -> None:
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adam_atan2", "muon"])
 def test_every_optimizer_lowers_the_loss(trained: Trained, optimizer: str) -> None:
-    values = losses(trained(optimizer, f"optimizer={optimizer}", "max_steps=80", "lr=3e-3"))
+    values = losses(trained(optimizer, f"optimizer={optimizer}", "max_steps=50", "lr=6e-3"))
     assert sum(values[-10:]) < 0.8 * sum(values[:10])
 
 
@@ -94,7 +101,7 @@ def test_each_parameter_is_in_exactly_one_optimizer(small: Config) -> None:
 
 
 def test_half_precision_scales_the_loss_and_learns(trained: Trained) -> None:
-    overrides = ("arch.forward_dtype=float16", "max_steps=60", "lr=3e-3")
+    overrides = ("arch.forward_dtype=float16", "max_steps=40", "lr=3e-3")
     trainer = trained("a", *overrides)
     assert trainer.scaler.is_enabled()
     assert losses(trainer)[-1] < losses(trainer)[0]
@@ -198,3 +205,23 @@ def test_a_resumed_run_is_where_the_curriculum_was(trained: Trained) -> None:
     trained("b", *curriculum, "max_steps=10")
     resumed = trained("b", *curriculum, "resume=true")
     assert losses(resumed) == losses(unbroken)
+
+
+def test_an_evaluation_may_be_due_by_epochs(trained: Trained) -> None:
+    often = ("eval_every_steps=null", "eval_interval=1", "max_steps=40", "arch.train_max_steps=2")
+    trainer = trained("a", *often)
+    rows = trainer.rows()
+    evaluated = [row for row in rows if "eval/count" in row]
+    assert evaluated[-1] is rows[-1]
+    # One at the first update at which 1, 2, ... epochs have been drawn, and the last one.
+    epochs = [int(row["epoch"]) for row in rows]
+    crossed = [
+        row for row, before in zip(rows, [0, *epochs], strict=False) if row["epoch"] // 1 > before
+    ]
+    assert len(crossed) >= 2
+    assert [row["step"] for row in evaluated[:-1]] == [
+        row["step"] for row in crossed if row is not rows[-1]
+    ]
+    # A checkpoint lies where each of them was.
+    steps = [int(path.name.removeprefix("step_")) for path in checkpoints(trainer.out)]
+    assert steps == [row["step"] for row in evaluated][-2:]

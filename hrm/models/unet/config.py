@@ -12,12 +12,9 @@ from hrm.data.base import Metadata
 from hrm.errors import UserError
 from hrm.halting import (
     ContributionLoss,
-    Convergence,
     DualValue,
-    Fixed,
     Graves,
     Halting,
-    HaltOnly,
     PonderNet,
     ThresholdTarget,
 )
@@ -99,11 +96,6 @@ class ACTUNetConfig(ACTConfig):
     )
     halt_max_steps: int = Field(default=12, ge=1)
     """K: steps after which every image ends."""
-    train_max_steps: int | None = Field(default=None, ge=1)
-    """The same limit in training; null: halt_max_steps."""
-    halt_exploration_prob: float = Field(default=0.0, ge=0, le=1)
-    """Chance that halting is held back in training, where a dynamics lets the policy halt."""
-    exploration: Literal["per_step", "per_episode"] = "per_step"
 
     step_penalty: float = Field(default=0.01, gt=0)
     """dual_value: lambda, what a step costs in units of the task loss."""
@@ -134,14 +126,6 @@ class ACTUNetConfig(ACTConfig):
     """pondernet: chance to halt at each step that the policy is drawn to."""
     beta: float = Field(default=0.01, ge=0)
     """pondernet: weight of the divergence from that prior."""
-    halt_threshold: float = Field(default=0.5, gt=0, lt=1)
-    """halt_only: halt above this chance of being right."""
-    halt_temperature: float = Field(default=1.0, gt=0)
-    halt_tolerance: float | None = Field(default=None, gt=0)
-    """convergence: halt when a step moves the tokens by less, relative to their norm; for this and
-    the two below see the token models' settings."""
-    halt_second_tolerance: float | None = Field(default=None, gt=0)
-    halt_unchanged_steps: int | None = Field(default=None, ge=1)
 
     forward_dtype: Dtype = "float32"
     """Type of the computation; parameters stay float32."""
@@ -163,11 +147,6 @@ class ACTUNetConfig(ACTConfig):
             raise ValueError(f"window: got {self.window}, but core=conv has no attention")
         if min(self.temperature) <= 0:
             raise ValueError(f"temperature: got {list(self.temperature)}, but both are above 0")
-        if self.train_max_steps is not None and self.train_max_steps > self.halt_max_steps:
-            raise ValueError(
-                f"train_max_steps: {self.train_max_steps} is above halt_max_steps "
-                f"{self.halt_max_steps}"
-            )
         return self
 
     @property
@@ -207,17 +186,10 @@ class ACTUNetConfig(ACTConfig):
         return {**{name: getattr(image, name) for name in names}, "vocab_size": data.vocab_size}
 
     def make_halting(self) -> Halting:
-        """The halting policy of these settings."""
-        limit = self.halt_max_steps
-        common: dict[str, Any] = {
-            "exploration_prob": self.halt_exploration_prob,
-            "exploration": self.exploration,
-            "train_max_steps": self.train_max_steps,
-        }
+        common = self.policy_settings()
         match self.halting:
             case "dual_value":
                 return DualValue(
-                    limit,
                     **common,
                     step_penalty=self.step_penalty,
                     optimum_tolerance=self.optimum_tolerance,
@@ -232,20 +204,8 @@ class ACTUNetConfig(ACTConfig):
                     anchor_weight=self.anchor_weight,
                 )
             case "graves":
-                return Graves(limit, **common, ponder_cost=self.ponder_cost, slack=self.slack)
+                return Graves(**common, ponder_cost=self.ponder_cost, slack=self.slack)
             case "pondernet":
-                return PonderNet(limit, **common, prior=self.prior, beta=self.beta)
-            case "halt_only":
-                common |= {"threshold": self.halt_threshold, "temperature": self.halt_temperature}
-                return HaltOnly(limit, **common)
-            case "convergence":
-                return Convergence(
-                    limit,
-                    **common,
-                    tolerance=self.halt_tolerance,
-                    second_tolerance=self.halt_second_tolerance,
-                    unchanged_steps=self.halt_unchanged_steps,
-                    seq_len=self.label_len,
-                )
-            case "fixed":
-                return Fixed(limit, **common)
+                return PonderNet(**common, prior=self.prior, beta=self.beta)
+            case _:
+                return super().make_halting()

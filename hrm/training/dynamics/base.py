@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hrm.carry import Carry
-from hrm.config import TokenLoss
 from hrm.data.feeder import Feeder
 from hrm.models import ACTModel
+from hrm.token_loss import TokenLoss
 from hrm.training.losses import step_loss
 
 Backward = Callable[[Tensor], None]
@@ -42,6 +42,8 @@ class Dynamics(ABC):
     ) -> None:
         self.model, self.feeder, self.loss = model, feeder, loss
         self.seed, self.device = seed, device
+        self.kl_weight = 0.0
+        """Of the coming update: the trainer sets it."""
         size = feeder.slots // micro_batches
         self.slices = [slice(i * size, (i + 1) * size) for i in range(micro_batches)]
         self.start()
@@ -76,11 +78,9 @@ class Dynamics(ABC):
     def example(self, slots: int | None = None) -> dict[str, Tensor]:
         """A batch of zeros; of as many slots as a forward sees by default."""
         slots = self.slices[0].stop if slots is None else slots
-        config = self.model.config
         return {
-            "inputs": torch.zeros(slots, config.seq_len, dtype=torch.int32, device=self.device),
-            "labels": torch.zeros(slots, config.label_len, dtype=torch.int32, device=self.device),
-            "puzzle_identifiers": torch.zeros(slots, dtype=torch.int32, device=self.device),
+            name: torch.zeros(array.shape, dtype=torch.int32, device=self.device)
+            for name, array in self.feeder.split.padding(slots).items()
         }
 
     def _empty_carry(self, slots: int, first_slot: int) -> Carry:
@@ -90,7 +90,7 @@ class Dynamics(ABC):
     def _backward(
         self, outputs: Mapping[str, Tensor], carry: Carry, backward: Backward, total: Sums
     ) -> Sums:
-        step = step_loss(outputs, carry, self.model.halting, self.loss)
+        step = step_loss(outputs, carry, self.model.halting, self.loss, self.kl_weight)
         # Over all slots of the update: the gradient's scale depends neither on the number of
         # micro-batches nor on how many sequences of a batch are still there.
         backward(step.loss / self.feeder.slots)

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from hrm.carry import Carry
 from hrm.halting.base import Rollout, masked_sum
+from hrm.token_loss import correctness, mean_losses
 from hrm.training.dynamics.base import Backward, Dynamics, Sums
-from hrm.training.losses import correctness, mean_losses
+from hrm.training.losses import encoder_sums
 
 
 class Rollouts(Dynamics):
@@ -55,10 +56,12 @@ class Rollouts(Dynamics):
             carry = replace(carry, halted=torch.zeros_like(carry.halted))
         steps = {name: torch.stack([t[name] for t in taken]) for name in taken[0]}
         task_loss, exact, accuracy = (steps.pop(k) for k in ("task_loss", "exact", "accuracy"))
+        encoder = _encoder_sums(steps, counted)
         rollout = Rollout(steps, task_loss, exact, counted)
         lm_loss = masked_sum((policy.task_weights(rollout) * task_loss).sum(0), counted)
         head = policy.rollout_losses(rollout, self.updates)
         loss = lm_loss + sum(head.values(), torch.zeros_like(lm_loss))
+        loss = loss + self.kl_weight * encoder.get("kl", 0.0)
         sums = {
             "rows": counted.sum(),
             "count": counted.sum(),
@@ -69,6 +72,7 @@ class Rollouts(Dynamics):
             "lm_loss": lm_loss,
             "last_step_loss": masked_sum(task_loss[-1], counted),
             **head,
+            **encoder,
             **policy.rollout_figures(rollout),
         }
         return loss, {name: value.detach() for name, value in sums.items()}
@@ -81,3 +85,15 @@ class Rollouts(Dynamics):
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         self.updates = int(tensors["updates"])
+
+
+def _encoder_sums(steps: dict[str, Tensor], counted: Tensor) -> Sums:
+    """`encoder_sums` of a trajectory, taken out of `steps`. The divergence is a mean over the times
+    that a sequence was encoded, so that it counts once, however often that was."""
+    if "encoded" not in steps:
+        return {}
+    times = steps.pop("encoded").sum(0)
+    found = {"encoded": times > 0}
+    if "kl" in steps:
+        found["kl"] = steps.pop("kl").sum(0) / times.clamp(min=1)
+    return encoder_sums(found, counted)
