@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +17,13 @@ from hrm.commands.arguments import Parser, at_least, print_json
 from hrm.data.base import SplitName, load_split
 from hrm.device import pick_device
 from hrm.errors import UserError
+from hrm.evaluation.voting import Ballots
+from hrm.evaluation.voting import submission as official_form
 from hrm.inference.evaluate import evaluate_split
 from hrm.inference.loop import HaltingMode
+from hrm.inference.voting import is_arc
 from hrm.provenance import prepare_command
-from hrm.training.checkpoint import LoadedRun, load_run, read_json
+from hrm.training.checkpoint import LoadedRun, load_run, read_json, write_text
 
 SHOWN = (
     ("count", "rows"),
@@ -66,11 +72,21 @@ def run(arguments: list[str]) -> int:
     add("--count", type=int, help="rows, spread evenly over the split (default: all)")
     add("--batch-size", type=int, default=256)
     add("--step-penalty", type=float, help="images: cost of a step (default: the policy's own)")
+    add(
+        "--passes",
+        type=int,
+        nargs="+",
+        metavar="K",
+        help="ARC: a task is solved if one of the first K answers is right (default: 1 2)",
+    )
+    add("--submission", metavar="FILE", help="ARC: write two answers to each test input here")
+    add("--groups", type=int, metavar="N", help="only the split's first N groups (tasks)")
+    add("--by-group", action="store_true", help="also the figures of each group, under by_group")
     add("--device", default="auto")
     add("--plots", metavar="DIR", help="also draw the plots into this folder")
     add("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
-    at_least(options, count=1, batch_size=1, step_penalty=0)
+    at_least(options, count=1, batch_size=1, step_penalty=0, groups=1)
 
     device, seq_len = pick_device(options.device), seq_len_of(options.data, options.split)
     figures = figures_of(
@@ -81,12 +97,16 @@ def run(arguments: list[str]) -> int:
         batch_size=options.batch_size,
         halting=options.halting,
         step_penalty=options.step_penalty,
+        passes=options.passes,
+        submission=None if options.submission is None else Path(options.submission),
+        groups=options.groups,
+        by_group=options.by_group,
     )
     if options.json:
         print_json(figures)
     else:
         show(figures)
-    if options.plots:
+    if options.plots and figures["count"]:
         from hrm.plots import plot_evaluation
 
         plot_evaluation(figures, Path(options.plots))
@@ -102,13 +122,28 @@ def figures_of(
     batch_size: int = 256,
     halting: HaltingMode = "max_steps",
     step_penalty: float | None = None,
+    passes: Sequence[int] | None = None,
+    submission: Path | None = None,
+    groups: int | None = None,
+    by_group: bool = False,
 ) -> dict[str, Any]:
     """A run's figures on a split of its own data set, or of `data`; a bar in a terminal.
 
+    passes, submission: of ARC's tasks, the k of each pass@k (None: 1 and 2), and a file for two
+    answers to each test input in the official form. groups: only so many, the first ones.
+
     Raises:
-        UserError: the data are not here or do not fit the model.
+        UserError: the data are not here or do not fit the model, the file cannot be written, or
+            these two are given for other data than ARC's.
     """
-    rows = load_split(root_of(loaded, data), split)
+    rows = load_split(root_of(loaded, data), split).limit_groups(groups)
+    if passes is not None:
+        if not is_arc(rows.metadata):
+            raise UserError(f"--passes: is for ARC's tasks, and {rows.path} holds none")
+        if min(passes) < 1:
+            raise UserError(f"--passes: got {min(passes)}, but it is at least 1")
+    if submission is not None and submission.is_dir():
+        raise UserError(f"--submission: {submission} is a folder; give a file")
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("evaluating", total=min(count or len(rows), len(rows)))
         figures = evaluate_split(
@@ -119,6 +154,9 @@ def figures_of(
             halting=halting,
             loss="stablemax" if loaded.config is None else loaded.config.loss,
             step_penalty=step_penalty,
+            passes=passes or (1, 2),
+            on_ballots=None if submission is None else partial(write_submission, submission),
+            groups=by_group,
             on_batch=lambda done: bar.update(task, completed=done),
         )
     record = loaded.model.calibration
@@ -129,6 +167,19 @@ def figures_of(
         "split": split,
         "step": loaded.step,
     }
+
+
+def write_submission(path: Path, ballots: Ballots) -> None:
+    """The official form as JSON, whole or not at all.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(official_form(ballots)))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def root_of(loaded: LoadedRun, data: str | Path | None) -> Path:
@@ -170,6 +221,12 @@ def show(figures: dict[str, Any]) -> None:
         value = figures.get(key)
         text = "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
         table.add_row(gloss, text)
+    if "tasks" in figures:
+        table.add_row("tasks", str(figures["tasks"]))
+    for key in (key for key in figures if key.startswith("pass@")):
+        name, _, whole = key.partition("_")
+        gloss = f"{name}, every test input of a task" if whole else name
+        table.add_row(gloss, f"{figures[key]:.4f}")
     if policy := figures.get("calibrated_policy"):
         chosen = ", ".join(f"{k} {v}" for k, v in policy.items())
         table.add_row("policy, as hrm calibrate chose it", chosen)

@@ -1,6 +1,6 @@
 """`hrm solve RUN PUZZLE`: solve puzzles, show every step, check the answer against the rules.
 
-An image goes to `hrm.commands.solve_image`.
+An image goes to `hrm.commands.solve_image`, an ARC task to `hrm.commands.solve_arc`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from rich.console import Console
 
 from hrm.commands.arguments import Parser, print_json
 from hrm.commands.picture import is_picture
+from hrm.commands.solve_arc import reads_grids, solve_arc
 from hrm.commands.solve_image import reads_images, solve_image
 from hrm.data.sudoku import Shape, decode, encode, parse_puzzle, shape_of, to_text
 from hrm.device import pick_device
@@ -34,19 +35,24 @@ def run(arguments: list[str]) -> int:
         "Blanks are '.', '0' or '_'. A file has a puzzle a line.\n"
         "A PNG goes to a model of images; of a maze white is free, black is a wall, red or middle\n"
         "gray is the seed. --out writes DIR/mask.png (class 0 black, the last class white) and\n"
-        "DIR/steps.png (every step, and where the policy halts).",
+        "DIR/steps.png (every step, and where the policy halts).\n"
+        "A model of ARC takes a task: a JSON file in the official form, or the name of one in its\n"
+        "data set. --out draws each test input into DIR.",
         "hrm solve runs/four 1...  ..2. .3.. ...4",
     )
     add = parser.add_argument
     add("run", metavar="RUN", help="a run, a checkpoint, an exported or shipped model, a file")
-    add("puzzle", metavar="PUZZLE", nargs="+", help="as text, or a file of them; or a PNG")
+    add(
+        "puzzle", metavar="PUZZLE", nargs="+", help="as text, or a file of them; a PNG; an ARC task"
+    )
     add(
         "--halting",
         choices=("adaptive", "max_steps"),
         default="adaptive",
         help="stop where the policy says so, or run on and say what it would do",
     )
-    add("--out", metavar="DIR", help="of an image: write the mask and a picture of all steps here")
+    add("--out", metavar="DIR", help="of an image or a task: write a picture of all steps here")
+    add("--data", metavar="DIR", help="where to look up a task's name (default: the run's data)")
     add("--device", default="auto")
     add("--json", action="store_true", help="print one JSON object, or a list for a file")
     options = parser.parse_args(arguments)
@@ -60,8 +66,19 @@ def run(arguments: list[str]) -> int:
             device=options.device,
             as_json=options.json,
         )
-    if options.out is not None:
-        raise UserError("--out: is for an image; the boards of a puzzle are printed")
+    if (loaded := arc_model(options.run, options.puzzle, options.device)) is not None:
+        return solve_arc(
+            loaded,
+            options.puzzle[0],
+            data=options.data,
+            out=options.out,
+            halting=options.halting,
+            as_json=options.json,
+        )
+    for name in ("out", "data"):
+        if getattr(options, name) is not None:
+            what = "an image or an ARC task" if name == "out" else "an ARC task"
+            raise UserError(f"--{name}: is for {what}; the boards of a puzzle are printed")
     from_file, puzzles = read_puzzles(options.puzzle)
     cells = puzzles.shape[1]
     loaded = load_run(options.run, pick_device(options.device), seq_len=cells)
@@ -118,6 +135,36 @@ def model_shape(loaded: LoadedRun) -> Shape:
     if shape is None:
         raise UserError(f"{loaded.path}: this model was not trained on Sudoku of this size")
     return shape
+
+
+def arc_model(run: str, given: list[str], device: str) -> LoadedRun | None:
+    """The model, if a task of ARC is given: a JSON file, or what is no Sudoku and the model reads
+    tasks.
+
+    Raises:
+        UserError: a file is given, and the model reads no tasks.
+    """
+    if len(given) > 1:
+        return None
+    is_file = given[0].endswith(".json")
+    if not is_file:
+        try:
+            read_puzzles(given)
+        except UserError:
+            pass
+        else:
+            return None
+    try:
+        loaded = load_run(run, pick_device(device))
+    except UserError:
+        if is_file:
+            raise
+        return None  # What is wrong with the puzzle is told first.
+    if reads_grids(loaded.model):
+        return loaded
+    if is_file:
+        raise UserError(f"{run}: this model reads no tasks of ARC, and {given[0]} is one")
+    return None
 
 
 def read_puzzles(given: list[str]) -> tuple[bool, np.ndarray]:

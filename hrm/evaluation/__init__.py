@@ -15,6 +15,7 @@ from hrm.evaluation.frontier import (
     running_minimum,
     standard_error,
 )
+from hrm.evaluation.grids import Grid, crop, verdict, wrong_cells
 from hrm.evaluation.halting import (
     CalibrationBin,
     auroc,
@@ -55,12 +56,17 @@ from hrm.evaluation.segmentation import (
 )
 from hrm.evaluation.summary import summarise
 from hrm.evaluation.temperature import fit_temperature, log_loss
+from hrm.evaluation.voting import Ballots, Candidate, Query, pass_at, rank, submission
 
 __all__ = [
+    "Ballots",
     "CalibrationBin",
+    "Candidate",
     "ClassCounts",
     "DifficultyBin",
     "Frontier",
+    "Grid",
+    "Query",
     "accuracy",
     "accuracy_by_step",
     "agreement",
@@ -73,6 +79,7 @@ __all__ = [
     "calibration_error",
     "class_counts",
     "constant_accuracy",
+    "crop",
     "dice",
     "dice_of",
     "exact_accuracy",
@@ -88,10 +95,12 @@ __all__ = [
     "log_loss",
     "mean_steps",
     "oracle_steps",
+    "pass_at",
     "policy_figures",
     "q_halt_accuracy",
     "q_halt_auroc_all_steps",
     "random_halting",
+    "rank",
     "regret",
     "right_share",
     "right_share_of",
@@ -102,5 +111,8 @@ __all__ = [
     "step_figures",
     "steps_histogram",
     "steps_std",
+    "submission",
     "summarise",
+    "verdict",
+    "wrong_cells",
 ]

@@ -5,21 +5,26 @@ To the last step rows go batch by batch, and through the engine where they halt 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
-from hrm.config import TokenLoss
-from hrm.data.base import PuzzleSplit, spread
+from hrm.data.arc.augment import parse_name
+from hrm.data.base import IGNORE, PuzzleSplit, batches, spread
 from hrm.errors import UserError
+from hrm.evaluation.exact import at_step, exactly_right, labelled_rows, right_share
+from hrm.evaluation.groups import GroupFigures, by_group
+from hrm.evaluation.halting import steps_histogram
 from hrm.evaluation.summary import summarise
+from hrm.evaluation.voting import Ballots, pass_at
 from hrm.inference.engine import Engine
 from hrm.inference.fits import check_fits
-from hrm.inference.loop import HaltingMode, evaluating, solve
+from hrm.inference.loop import HaltingMode, evaluating, on_device, solve
 from hrm.inference.segmentation import evaluate_images
+from hrm.inference.voting import ballots_of, is_arc, read_identifiers
 from hrm.models import ACTModel
+from hrm.token_loss import TokenLoss
 
 __all__ = ["check_fits", "evaluate_split"]
 
@@ -33,21 +38,32 @@ def evaluate_split(
     halting: HaltingMode = "max_steps",
     loss: TokenLoss = "stablemax",
     step_penalty: float | None = None,
+    passes: Sequence[int] = (1, 2),
+    on_ballots: Callable[[Ballots], object] | None = None,
+    groups: bool = False,
     on_batch: Callable[[int], object] | None = None,
 ) -> dict[str, Any]:
     """Figures over `count` rows spread evenly over the split (all by default).
 
-    Those of `summarise`; of images those of `evaluate_images`.
+    Those of `summarise`; of images those of `evaluate_images`. Of ARC's tasks also those of
+    `pass_at`: the forms of a test input vote for its answer.
 
     Args:
         batch_size: rows at once; with adaptive halting the engine's slots.
         loss, step_penalty: of images, see `evaluate_images`.
+        passes: of ARC's tasks, the k of each pass@k.
+        on_ballots: called with the ranked answers to ARC's tasks. With it rows may be without any
+            label: then `count` and `tasks` are 0, and only what is known of steps is there.
+        groups: of tokens, also `by_group`: what `hrm.evaluation.groups.by_group` says.
         on_batch: called with the number of rows done so far, for a progress bar.
 
     Raises:
         UserError: the split does not fit the model or has no labels, the model's weights are
-            broken, or a step's penalty is given for other rows than images.
+            broken, a step's penalty is given for other rows than images, or ballots are asked for
+            of other rows than ARC's.
     """
+    if on_ballots is not None and not is_arc(split.metadata):
+        raise UserError(f"a submission is of ARC's tasks, and {split.path} holds none")
     if split.metadata.image is not None:
         return evaluate_images(
             model,
@@ -71,13 +87,59 @@ def evaluate_split(
             done += solved
             if on_batch:
                 on_batch(done)
-    return summarise(
+    ballots: Ballots = {}
+    if is_arc(split.metadata):
+        taken = at_step(answers.predictions, answers.stopped_at)
+        ballots = ballots_of(split, rows, taken, at_step(answers.q_halt, answers.stopped_at))
+        if on_ballots is not None:
+            on_ballots(ballots)
+            if not (answers.labels != IGNORE).any():
+                return _unlabelled(answers)
+    figures = summarise(
         answers.predictions,
         answers.q_halt,
         answers.labels,
         answers.stopped_at,
         halt_steps=answers.policy_steps,
     )
+    if ballots:
+        figures |= pass_at(ballots, passes)
+    if groups:
+        figures["by_group"] = _by_group(split, answers)
+    return figures
+
+
+def _by_group(split: PuzzleSplit, answers: _Answers) -> list[GroupFigures]:
+    """The figures of each group; those of ARC have names. Rows without labels are left out."""
+    kept = np.flatnonzero(labelled_rows(answers.labels))
+    labels, stopped_at = answers.labels[kept], answers.stopped_at[kept]
+    puzzles = np.searchsorted(split.puzzle_indices, answers.rows[kept], side="right") - 1
+    taken = answers.predictions[stopped_at.astype(np.int64) - 1, kept]
+    found = by_group(
+        np.searchsorted(split.group_indices, puzzles, side="right") - 1,
+        np.stack([exactly_right(at[kept], labels) for at in answers.predictions]),
+        right_share(taken, labels),
+        stopped_at,
+        answers.policy_steps[kept],
+    )
+    if is_arc(split.metadata):
+        names = read_identifiers(split.path.parent)
+        for figures in found:
+            first = split.puzzle_identifiers[split.group_indices[figures["group"]]]
+            figures["task"] = parse_name(names[first])[0]
+    return found
+
+
+def _unlabelled(answers: _Answers) -> dict[str, Any]:
+    """What is known where no answer is."""
+    steps = answers.stopped_at
+    return {
+        "count": 0,
+        "tasks": 0,
+        "max_steps": len(answers.predictions),
+        "mean_steps": float(steps.mean()),
+        "steps_histogram": steps_histogram(steps, len(answers.predictions)),
+    }
 
 
 class _Answers:
@@ -98,9 +160,7 @@ class _Answers:
         self, split: PuzzleSplit, batch_size: int
     ) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
         """Where each batch of the rows goes, and what the model reads; its labels are put there."""
-        for start in range(0, len(self.rows), batch_size):
-            where = slice(start, start + batch_size)
-            taken = split.take(self.rows[where])
+        for where, taken in batches(split, self.rows, batch_size):
             self.labels[where] = taken.pop("labels")
             yield where, dict(taken)
 
@@ -109,9 +169,8 @@ def _to_the_end(
     model: ACTModel, split: PuzzleSplit, batch_size: int, answers: _Answers
 ) -> Iterator[int]:
     """Every row to the last step, batch by batch; yields how many rows that were."""
-    device = next(model.parameters()).device
     for where, batch in answers.batches(split, batch_size):
-        done = solve(model, {k: torch.from_numpy(v).to(device) for k, v in batch.items()})
+        done = solve(model, on_device(model, batch))
         answers.predictions[:, where] = done.predictions.cpu().numpy()
         answers.q_halt[:, where] = done.q_halt.cpu().numpy()
         answers.stopped_at[where] = done.stopped_at.cpu().numpy()
@@ -124,8 +183,8 @@ def _adaptive(
 ) -> Iterator[int]:
     """Every row until its policy halts it, through an engine; yields how many rows just were."""
     engine = Engine(model, slots=min(batch_size, len(answers.rows)))
-    batches = (batch for _, batch in answers.batches(split, batch_size))
-    for part in engine.solve_batches(batches, record=True):
+    rows = (batch for _, batch in answers.batches(split, batch_size))
+    for part in engine.solve_batches(rows, record=True):
         part.refuse_errors()
         assert part.predictions_by_step is not None
         assert part.q_halt_by_step is not None

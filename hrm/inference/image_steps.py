@@ -15,17 +15,16 @@ import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
-from hrm.config import TokenLoss
-from hrm.data.base import ImageMetadata, PuzzleSplit, spread
+from hrm.data.base import ImageMetadata, PuzzleSplit, batches, spread
 from hrm.errors import UserError
 from hrm.evaluation.exact import labelled_rows
 from hrm.evaluation.halting import first_halt
 from hrm.evaluation.segmentation import ClassCounts, class_counts
 from hrm.halting.dual_value import ACCUMULATED
 from hrm.inference.fits import check_fits
-from hrm.inference.loop import evaluating
+from hrm.inference.loop import evaluating, on_device
 from hrm.models import ACTModel
-from hrm.training.losses import mean_losses
+from hrm.token_loss import TokenLoss, mean_losses
 
 
 class ImageStep(NamedTuple):
@@ -103,16 +102,14 @@ def record(
     """
     check_fits(model, split)
     classes, rows = image_of(split).classes, spread(len(split), count)
-    device = next(model.parameters()).device
     parts: list[dict[str, np.ndarray]] = []
     labels: list[np.ndarray] = []
-    for start in range(0, len(rows), batch_size):
-        taken = split.take(rows[start : start + batch_size])
+    for where, taken in batches(split, rows, batch_size):
         labels.append(taken.pop("labels"))
-        batch = {k: torch.from_numpy(v).to(device) for k, v in taken.items()}
+        batch = on_device(model, taken)
         parts.append(_record_batch(model, batch, labels[-1], classes, loss, predictions))
         if on_batch:
-            on_batch(min(start + batch_size, len(rows)))
+            on_batch(where.stop)
     counted = labelled_rows(np.concatenate(labels))
     columns = {k: np.concatenate([p[k] for p in parts], axis=1)[:, counted] for k in parts[0]}
     task_loss = columns.pop("task_loss")

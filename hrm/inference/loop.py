@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -47,6 +48,12 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+def on_device(model: nn.Module, columns: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+    """The columns of a batch as tensors where the model is."""
+    device = next(model.parameters()).device
+    return {name: torch.from_numpy(values).to(device) for name, values in columns.items()}
 
 
 @torch.inference_mode()

@@ -74,12 +74,13 @@ def measure_convergence(model: ACTModel, batch: Mapping[str, Tensor], steps: int
         batch: `inputs` `(rows, length)` and `puzzle_identifiers` `(rows,)`.
     """
     model.eval()
-    inner = token_model(model).inner
+    whole = token_model(model)
+    inner = whole.inner
     empty = model.initial_carry(batch, seed=0)
     latents = inner.reset_latents(empty.inner_carry, empty.halted)
     taken, predictions = [], []
     with inner.casted():
-        x = inner.embed(batch)
+        x = whole.input_of(batch)
         for _ in range(steps):
             latents, residuals = step_residuals(inner.cycles(), latents, x)
             taken.append(torch.stack([r.values for r in residuals]))

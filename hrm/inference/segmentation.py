@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hrm.config import TokenLoss
-from hrm.data.base import PuzzleSplit, spread
+from hrm.data.base import PuzzleSplit, batches, spread
 from hrm.evaluation.exact import at_step, labelled_rows
 from hrm.evaluation.halting import steps_histogram
 from hrm.evaluation.policy import by_difficulty, policy_figures, step_figures
@@ -30,6 +29,7 @@ from hrm.inference.fits import check_fits
 from hrm.inference.image_steps import SegmentationRecord, difficulty_of, image_of, record
 from hrm.inference.loop import HaltingMode, evaluating
 from hrm.models import ACTModel
+from hrm.token_loss import TokenLoss
 
 STEP_PENALTY, TOLERANCE = 0.01, 0.0
 """lambda and the tolerance of k* where neither the caller nor the model has them."""
@@ -148,16 +148,15 @@ def adaptive_summary(
     labels = np.empty((len(rows), model.config.label_len), dtype=np.int32)
     predictions, steps = np.empty_like(labels), np.empty(len(rows), dtype=np.int32)
 
-    def batches() -> Iterator[dict[str, np.ndarray]]:
-        for start in range(0, len(rows), batch_size):
-            taken = split.take(rows[start : start + batch_size])
-            labels[start : start + batch_size] = taken.pop("labels")
-            yield taken
+    def images() -> Iterator[dict[str, np.ndarray]]:
+        for where, taken in batches(split, rows, batch_size):
+            labels[where] = taken.pop("labels")
+            yield dict(taken)
 
     done = 0
     engine = Engine(model, slots=min(batch_size, len(rows)))
     with evaluating(model):
-        for part in engine.solve_batches(batches()):
+        for part in engine.solve_batches(images()):
             part.refuse_errors()
             predictions[part.index], steps[part.index] = part.predictions, part.steps
             done += len(part)
@@ -198,15 +197,9 @@ def operation_figures(model: ACTModel, mean_steps: float) -> dict[str, float] | 
     if (counter := getattr(model, "operations", None)) is None:
         return None
     parts = counter()
-    once = parts.encoder + parts.decoder
-    whole = once + model.halting.max_steps * parts.iteration
-    halting = once + mean_steps * parts.iteration
-    return {
-        **parts._asdict(),
-        "max_steps": whole,
-        "halting": halting,
-        "saved": 1 - halting / whole,
-    }
+    whole, halting = parts.total(model.halting.max_steps), parts.total(mean_steps)
+    told = {"max_steps": whole, "halting": halting, "saved": 1 - halting / whole}
+    return {**parts._asdict(), **told}
 
 
 def _by_difficulty(

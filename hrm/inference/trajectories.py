@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Integer
+from torch import Tensor
 
-from hrm.data.base import PuzzleSplit, spread
+from hrm.data.base import PuzzleSplit, batches, spread
 from hrm.errors import UserError
 from hrm.evaluation.exact import exactly_right, labelled_rows
 from hrm.halting import Convergence
 from hrm.halting.convergence import UNCHANGED
 from hrm.inference.evaluate import check_fits
-from hrm.inference.loop import evaluating
+from hrm.inference.loop import evaluating, on_device
 from hrm.models import ACTModel
 
 
@@ -54,13 +55,12 @@ def record_steps(
     check_fits(model, split)
     rows = spread(len(split), count)
     parts, labels = [], []
-    for start in range(0, len(rows), batch_size):
-        taken = split.take(rows[start : start + batch_size])
+    for where, taken in batches(split, rows, batch_size):
+        labels.append(taken.pop("labels"))
         with evaluating(model):
-            parts.append(_record_batch(model, taken))
-        labels.append(taken["labels"])
+            parts.append(_record_batch(model, on_device(model, taken), labels[-1]))
         if on_batch:
-            on_batch(min(start + batch_size, len(rows)))
+            on_batch(where.stop)
     columns = {
         field.name: np.concatenate([getattr(part, field.name) for part in parts], axis=1)
         for field in fields(StepRecords)
@@ -71,14 +71,12 @@ def record_steps(
     return StepRecords(**{name: column[:, counted] for name, column in columns.items()})
 
 
-def _record_batch(model: ACTModel, taken: dict[str, np.ndarray]) -> StepRecords:
-    device = next(model.parameters()).device
-    batch = {k: torch.from_numpy(v).to(device) for k, v in taken.items() if k != "labels"}
+def _record_batch(model: ACTModel, batch: Mapping[str, Tensor], labels: np.ndarray) -> StepRecords:
     steps, length = model.config.halt_max_steps, model.config.label_len
     # It halts nobody: it makes the model tell the change, and counts unchanged predictions.
     probe = Convergence(steps, tolerance=1.0, unchanged_steps=steps, seq_len=length)
     carry = model.initial_carry(batch, seed=0, halting=probe)
-    memory = model.halting.fresh_extra(len(taken["labels"]), device)
+    memory = model.halting.fresh_extra(len(labels), batch["inputs"].device)
     taken_steps = []
     for _ in range(steps):
         carry, outputs = model(carry, batch, halting=probe)
@@ -91,6 +89,6 @@ def _record_batch(model: ACTModel, taken: dict[str, np.ndarray]) -> StepRecords:
             carry.extra[UNCHANGED],
             wanted,
         )
-        right = exactly_right(predictions, taken["labels"])
+        right = exactly_right(predictions, labels)
         taken_steps.append([right, *(value.cpu().numpy() for value in values)])
     return StepRecords(*(np.stack(column) for column in zip(*taken_steps, strict=True)))

@@ -4,6 +4,7 @@ Each file is written beside and renamed. No pyplot, so that no state is shared w
 """
 
 from hrm.plots import drawing
+from hrm.plots.arc import plot_task
 from hrm.plots.diagnosis import (
     plot_diagnosis,
     plot_gradient_truncation,
@@ -35,5 +36,6 @@ __all__ = [
     "plot_residuals",
     "plot_steps",
     "plot_steps_histogram",
+    "plot_task",
     "plot_training",
 ]

@@ -15,7 +15,7 @@ from hrm.evaluation import (
     exactly_right,
     right_share,
 )
-from hrm.training.losses import correctness
+from hrm.token_loss import correctness
 
 # Row 0 has 4 labels, row 1 has 2, row 2 none.
 LABELS = np.array([[2, 3, 4, 5], [2, -100, -100, 3], [-100] * 4])

@@ -19,7 +19,7 @@ from hrm.inference.evaluate import evaluate_split
 from hrm.inference.loop import solve
 from hrm.inference.segmentation import record, segmentation_summary
 from hrm.models import TRM, ACTUNet
-from hrm.training.losses import token_losses
+from hrm.token_loss import token_losses
 
 ROWS, SIDE, STEPS = 21, 8, 5
 IMAGE = {
