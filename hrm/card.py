@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
 from hrm.data.sudoku import Shape, shape_of
-from hrm.models import TRM, ACTModel, HRMACTv1
+from hrm.models import ETRM, TRM, ACTModel
+from hrm.models.base import TokenModel
 
 _PAPERS = {
     "HRM": "Wang et al. 2025, arXiv:2506.21734",
     "TRM": "Jolicoeur-Martineau 2025, arXiv:2510.04871",
+    "ETRM": "TRM that learns a task from its demonstrations, by an encoder",
     "ACT U-Net": "a U-Net whose bottleneck is applied again until a learned policy halts",
 }
 _HALTS = {
@@ -62,7 +65,9 @@ def model_card(
     config = model.config
     shape = shape_of(config.seq_len, config.vocab_size)
     family = "TRM" if isinstance(model, TRM) else "HRM"
-    if not isinstance(model, (TRM, HRMACTv1)):
+    if isinstance(model, ETRM):
+        family = "ETRM"
+    if not isinstance(model, TokenModel):
         family = "ACT U-Net"
     front: dict[str, Any] = {
         "library_name": "hrm",
@@ -99,8 +104,11 @@ def _task(model: ACTModel, shape: Shape | None) -> str:
     if shape is not None:
         return f"{shape.n}x{shape.n} Sudoku"
     config = model.config
-    if not isinstance(model, (TRM, HRMACTv1)):
+    if not isinstance(model, TokenModel):
         return f"images of {config.height}x{config.width} pixels, {config.classes} classes"
+    if isinstance(model, ETRM):
+        side = math.isqrt(config.seq_len)
+        return f"tasks told by demonstrations on grids of up to {side}x{side}"
     return "sequences of tokens"
 
 

@@ -19,10 +19,14 @@ COMMANDS = {
     "solve": "solve puzzles and show every step",
     "export": "write a trained model as a folder with a model card, or put it on the hub",
     "calibrate": "choose when a trained model halts: fewest steps for a loss allowed",
+    "compare": "run the series of training modes and encoders, and write a report",
     "diagnose": "residuals by cycle, and truncated against whole gradients",
     "bench": "updates and served puzzles a second, beside what the machine can do",
 }
 """Each command is `hrm.commands.NAME.run(arguments)`, imported when it is called."""
+
+
+Command = Callable[[list[str]], int]
 
 
 def usage() -> str:
@@ -49,14 +53,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"hrm {version('hrm')}")
         return 0
     name, *rest = given
+    if name not in COMMANDS:
+        return _fail(f"{name}: no such command{nearest(name, COMMANDS)}")
+    return guarded(lambda words: _command(name)(words), rest)
+
+
+def _command(name: str) -> Command:
+    function: Command = import_module(f"hrm.commands.{name}").run
+    return function
+
+
+def guarded(command: Command, arguments: list[str]) -> int:
+    """Call a command; what goes wrong is one sentence on standard error and an exit status."""
     try:
-        if name not in COMMANDS:
-            raise UserError(f"{name}: no such command{nearest(name, COMMANDS)}")
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             warnings.filterwarnings("always", category=UserWarning, module=r"hrm\.")
-            command: Callable[[list[str]], int] = import_module(f"hrm.commands.{name}").run
-            return command(rest)
+            return command(arguments)
     except SystemExit as done:  # argparse, after --help
         return int(done.code or 0)
     except UserError as error:

@@ -55,6 +55,17 @@ def test_evaluate_prints_one_object(hrm: Run, folder: Path) -> None:
     assert "q_halt_auroc" in figures
 
 
+def test_evaluate_tells_of_each_group(hrm: Run, folder: Path) -> None:
+    words = ("--by-group", "--groups", "3", "--json")
+    figures = json.loads(hrm("evaluate", folder / "run", *words)[1])
+    assert figures["count"] == 3
+    groups = figures["by_group"]
+    assert [group["group"] for group in groups] == [0, 1, 2]
+    for name in ("accuracy", "exact_accuracy", "policy_mean_steps"):
+        assert sum(group[name] for group in groups) / 3 == pytest.approx(figures[name])
+    assert "by_group" not in json.loads(hrm("evaluate", folder / "run", "--json")[1])
+
+
 def test_adaptive_evaluation_agrees_with_the_policy_of_the_full_one(hrm: Run, folder: Path) -> None:
     full = json.loads(hrm("evaluate", folder / "run", "--json")[1])
     adaptive = json.loads(hrm("evaluate", folder / "run", "--halting", "adaptive", "--json")[1])
@@ -229,7 +240,7 @@ def test_the_published_recipe_starts_and_its_loss_falls(
     assert len(np.load(data / "train" / "all__inputs.npy")) == 120
     small = ("arch.H_cycles=1", "arch.L_cycles=1", "global_batch_size=16", "lr_warmup_steps=0")
     command = (f"experiment={experiment}", "scale=cpu", *small, "log_every_steps=1", "lr=1e-3")
-    limits = ("max_steps=30", "eval_every_steps=null", "eval_count=4", "plots=false")
+    limits = ("max_steps=20", "eval_every_steps=null", "eval_count=4", "plots=false")
     assert hrm("train", *command, *limits, f"data.path={data}", f"out={out}")[0] == 0
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     losses = [row["train/lm_loss"] for row in rows]

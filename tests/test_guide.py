@@ -29,11 +29,12 @@ CPU = {
     "DDP(model, device_ids=[local_rank])": "DDP(model)",
 }
 SCALE = {
-    '"hidden_size": 512': '"hidden_size": 64',
+    '"hidden_size": 512': '"hidden_size": 32',
     '"H_layers": 4': '"H_layers": 1',
     '"L_layers": 4': '"L_layers": 1',
-    '"vocab_size": 10000': '"vocab_size": 1000',
-    "(0, 10000,": "(0, 1000,",
+    '"num_heads": 8': '"num_heads": 2',
+    '"vocab_size": 10000': '"vocab_size": 200',
+    "(0, 10000,": "(0, 200,",
 }
 COMPLETED = """"batch_size": 8, "seq_len": 128, "num_puzzle_identifiers": 10,
     "vocab_size": 1000, "num_heads": 8, "halt_exploration_prob": 0.1,"""

@@ -30,7 +30,8 @@ def shrunk(command: list[str]) -> list[str]:
     if command[0] == "train":
         command = [c for c in command if not c.startswith(("max_steps", "eval_every_steps"))]
         prepares = not any("data.path" in c or "extreme" in c for c in command)
-        return [*command, *SMALL_TRAIN, *(SMALL_DATA if prepares else [])]
+        plots = [] if "out=runs/six" in command else ["plots=false"]  # Pictures take long.
+        return [*command, *SMALL_TRAIN, *plots, *(SMALL_DATA if prepares else [])]
     if command[0] == "prepare":
         small = {"--count": "8", "--subsample": "8", "--augmentations": "3"}
         kept = [small.get(before, c) for before, c in zip(["", *command], command, strict=False)]

@@ -38,13 +38,14 @@ Batch = Mapping[str, Tensor]
 @torch.inference_mode()
 def fixed_depth(model: ACTModel, batches: Sequence[Batch]) -> list[Tensor]:
     """The bare recursion: all steps of every batch, then its heads and an argmax."""
-    inner, answers = token_model(model).inner, []
+    whole, answers = token_model(model), []
+    inner = whole.inner
     for batch in batches:
         everyone = torch.ones(len(batch["inputs"]), dtype=torch.bool, device=inner.H_init.device)
         latents = inner.empty_latents(len(everyone), everyone.device)
         latents = inner.reset_latents(latents, everyone)
         with inner.casted():
-            x = inner.embed(batch)
+            x = whole.input_of(batch)
             for _ in range(model.halting.max_steps):
                 latents = inner.recur(latents, x)
             answers.append(inner.heads(latents.z_H)["logits"].argmax(-1))

@@ -12,20 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from hrm.commands.arguments import Parser, at_least, print_json
 from hrm.commands.evaluate import root_of, seq_len_of
-from hrm.config import TokenLoss
-from hrm.data.base import PuzzleSplit, SplitName, load_split, spread
+from hrm.data.base import SplitName, batches, load_split, spread
 from hrm.device import pick_device
 from hrm.errors import UserError
 from hrm.inference.evaluate import check_fits
+from hrm.inference.loop import on_device
 from hrm.inference.residuals import joined, measure_convergence, summarise_convergence
 from hrm.models import ACTModel
+from hrm.token_loss import TokenLoss
 from hrm.training.checkpoint import LoadedRun, load_run
 from hrm.training.gradient_truncation import gradient_truncation
 
@@ -115,11 +115,10 @@ def figures_of(
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("residuals", total=len(chosen))
         parts, labels = [], []
-        for start in range(0, len(chosen), batch_size):
-            batch = taken(rows, chosen[start : start + batch_size], model)
-            parts.append(measure_convergence(model, batch, steps))
-            labels.append(batch["labels"].cpu().numpy())
-            bar.advance(task, len(batch["labels"]))
+        for where, taken in batches(rows, chosen, batch_size):
+            parts.append(measure_convergence(model, on_device(model, taken), steps))
+            labels.append(taken["labels"])
+            bar.update(task, completed=where.stop)
         measured = joined(parts)
         figures = summarise_convergence(measured, np.concatenate(labels), tolerance)
         candidates = chosen[measured.settled(tolerance)] if settled else chosen
@@ -128,12 +127,9 @@ def figures_of(
         if len(few):
             task = bar.add_task("gradients", total=steps)
             at = sorted({*range(1, min(steps, limit) + 1), *steps_shown(steps, limit)})
-            batches = [
-                taken(rows, few[start : start + GRADIENT_ROWS], model)
-                for start in range(0, len(few), GRADIENT_ROWS)
-            ]
+            taken_few = [on_device(model, b) for _, b in batches(rows, few, GRADIENT_ROWS)]
             gradient = gradient_truncation(
-                model, batches, loss_of(loaded), at, lambda _: bar.advance(task)
+                model, taken_few, loss_of(loaded), at, lambda _: bar.advance(task)
             )
     about = {"halt_max_steps": limit, "split": split, "step": loaded.step, "settled": settled}
     return figures | {"gradient": gradient} | about
@@ -154,12 +150,6 @@ def in_float32(loaded: LoadedRun, slots: int) -> ACTModel:
 def loss_of(loaded: LoadedRun) -> TokenLoss:
     """The token loss of its training; that of published models where it is not known."""
     return loaded.config.loss if loaded.config else "stablemax"
-
-
-def taken(split: PuzzleSplit, rows: np.ndarray, model: ACTModel) -> dict[str, torch.Tensor]:
-    """Those rows on the model's device."""
-    device = next(model.parameters()).device
-    return {name: torch.from_numpy(v).to(device) for name, v in split.take(rows).items()}
 
 
 def show(figures: Mapping[str, Any]) -> None:

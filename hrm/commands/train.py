@@ -42,12 +42,15 @@ def run(arguments: list[str]) -> int:
         if override.startswith("-") or "=" not in override:
             raise UserError(f"{override}: settings are given as key=value (see hrm train --help)")
     config = compose(overrides)
-    if shows:
-        import yaml
+    return show_settings(config) if shows else train(config)
 
-        print(yaml.safe_dump(config.model_dump(), sort_keys=False), end="")
-        return 0
-    return train(config)
+
+def show_settings(config: ExperimentConfig) -> int:
+    """Print all settings as YAML."""
+    import yaml
+
+    print(yaml.safe_dump(config.model_dump(), sort_keys=False), end="")
+    return 0
 
 
 def train(config: ExperimentConfig) -> int:
@@ -107,7 +110,11 @@ def load_data(config: ExperimentConfig) -> tuple[PuzzleSplit, PuzzleSplit]:
     if not has_split(root, held_out):
         held_out = "test"
         warnings.warn(f"{root} has no {config.eval_split}: test is looked at instead", stacklevel=2)
-    return load_split(root, "train"), load_split(root, held_out)
+    train, looked_at = load_split(root, "train"), load_split(root, held_out)
+    return (
+        train.limit_groups(config.max_train_groups),
+        looked_at.limit_groups(config.max_eval_groups),
+    )
 
 
 def made_otherwise(root: Path, request: BaseModel) -> str:
@@ -131,6 +138,10 @@ def augmenter(config: ExperimentConfig, data: Metadata) -> Any:
         if (image := data.image) is None:
             raise UserError(f"data.augment: dihedral needs images, but {config.data.path} has none")
         return DihedralAugment(image.height, image.width, image.channels)
+    if config.data.augment == "arc":
+        from hrm.data.arc import arc_augment
+
+        return arc_augment(data, config.data.path)
     from hrm.data.sudoku import SudokuAugment, shape_of
 
     shape = shape_of(data.seq_len, data.vocab_size)

@@ -1,0 +1,1 @@
+"""The two training modes of the encoder-based TRM compared: runs, figures, verdicts, a report."""

@@ -1,0 +1,142 @@
+"""The report has every table, every picture and every failure, and needs no other file."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from hrm.compare.blocks import Bullets, Code, Heading, Image, Table, Text, as_html, as_markdown
+from hrm.compare.comparison import Comparison, compare
+from hrm.compare.figures import by_experiment
+from hrm.compare.plan import rounds_and_choices
+from hrm.compare.report import cell, summary, write_report
+from tests.compare.synthetic import evaluation, run, seeds
+
+HEADINGS = [
+    "What went wrong",
+    "How to read this",
+    "Success criteria",
+    "Expected differences",
+    "Hypotheses",
+    "Is there a winner?",
+    "The decision tree",
+    "Accuracy",
+    "Convergence",
+    "Halting",
+    "Encoder and compute",
+    "Curves",
+    "Every run",
+    "How it was made",
+]
+
+
+@pytest.fixture(scope="module")
+def comparison() -> Comparison:
+    groups = {"steps_by_task": [2.0 + i for i in range(9)], "first_right": list(range(1, 10))}
+    evaluations = {"train": evaluation(**groups), "test": evaluation(exact=0.1)}  # type: ignore[arg-type]
+    runs = seeds("O1", [0.93, 0.95], evaluations=evaluations)
+    runs += seeds("L1", [0.8, 0.7], evaluations=evaluations, half_at=50.0)
+    runs += [run("O2", 0, status="failed", error="a | b <c> broke", exact=0.1, updates=200)]
+    choices = rounds_and_choices(by_experiment(runs), "OLE")[1]
+    return compare(runs, choices)
+
+
+@pytest.fixture(scope="module")
+def folder(comparison: Comparison, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("report")
+    about = {"command": "hrm compare --out x", "machine": "a machine", "decoder": "of runs/decoder"}
+    write_report(comparison, out, about)
+    return out
+
+
+def test_the_markdown_has_all_tables(folder: Path) -> None:
+    text = (folder / "report.md").read_text()
+    assert re.findall(r"^## (.*)$", text, re.M) == HEADINGS
+    sections = dict(zip(HEADINGS, re.split(r"^## .*$", text, flags=re.M)[1:], strict=True))
+    for title in HEADINGS[2:11] + HEADINGS[12:13]:
+        assert "| --- |" in sections[title], title
+    # A row a claim, with its ruling and its rule.
+    rows = [line for t in HEADINGS[2:5] for line in sections[t].splitlines() if line[:2] == "| "]
+    rulings = [row.split(" | ")[1] for row in rows if row.split(" | ")[1] not in ("Ruling", "---")]
+    assert len(rulings) == 18
+    assert set(rulings) <= {"supported", "refuted", "inconclusive"}
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.M):
+        widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
+        assert len(widths) == 1, table
+
+
+def test_pictures_are_linked_and_there(folder: Path) -> None:
+    names = re.findall(r"\]\((curves/[a-z_]+\.png)\)", (folder / "report.md").read_text())
+    assert len(names) == 6
+    assert all((folder / name).stat().st_size > 1000 for name in names)
+
+
+def test_the_page_needs_no_other_file(folder: Path) -> None:
+    page = (folder / "report.html").read_text()
+    assert page.count('src="data:image/png;base64,') == 6
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert "a | b &lt;c&gt; broke" in page
+    assert '<td class="failed">failed</td>' in page
+
+
+def test_a_failure_comes_first(folder: Path) -> None:
+    text = (folder / "report.md").read_text()
+    assert "- O2_seed0: failed: a | b <c> broke" in text.split("## How to read this")[0]
+    assert "| a \\| b <c> broke |" in text
+
+
+def test_the_figures_are_strict_json(folder: Path, comparison: Comparison) -> None:
+    found = json.loads((folder / "comparison.json").read_text(), parse_constant=pytest.fail)
+    assert found["winner"] == comparison.winner.mode
+    assert found["experiments"]["O1"]["finished"] == 2
+    assert len(found["verdicts"]) == 18
+    assert found["runs"][0]["name"] == "O1_seed0"
+    assert found["budgets"]["updates"] == 1000
+
+
+def test_the_common_budget_is_that_of_finished_runs(comparison: Comparison) -> None:
+    assert comparison.budget("updates") == 1000  # Not the 200 of the run that failed.
+    assert comparison.at_equal("O1", "updates").mean == pytest.approx(0.94, abs=0.01)
+    assert comparison.at_equal("O2", "updates").mean is None
+
+
+def test_the_summary_says_why_there_is_no_winner() -> None:
+    told = summary(compare(seeds("O1", [0.95])))
+    assert told.startswith("No mode is called the winner: it does not hold that the gap")
+    won = summary(compare(seeds("O1", [0.95, 0.96]) + seeds("L1", [0.5, 0.5])))
+    assert won.startswith("The winner is original mode.")
+
+
+def test_a_report_of_nothing_but_failures_can_be_written(tmp_path: Path) -> None:
+    write_report(compare([run("O1", 0, status="failed", error="no data")]), tmp_path, {})
+    text = (tmp_path / "report.md").read_text()
+    assert "O1_seed0: failed: no data" in text
+    assert "## Curves" not in text
+
+
+def test_cells_show_mean_and_range() -> None:
+    found = by_experiment(seeds("O1", [0.5, 0.7]))["O1"]
+    assert cell(found.values("decoder_forwards"), ".0f") == "32000"
+    assert re.fullmatch(r"0\.\d{3} \(0\.\d{3}-0\.\d{3}\)", cell(found.values("exact")))
+    assert cell(found.values("kl")) == "-"
+
+
+def test_blocks_are_escaped(tmp_path: Path) -> None:
+    picture = tmp_path / "a.png"
+    picture.write_bytes(b"png")
+    blocks = [
+        Heading(2, "a < b"),
+        Text("t & u"),
+        Bullets(["x"]),
+        Code(["y <z>"]),
+        Table(("k", "v"), [("a|b", "1")]),
+        Image(picture, "c"),
+    ]
+    text = as_markdown(blocks, tmp_path)
+    assert "| a\\|b | 1 |" in text
+    assert "![c](a.png)" in text
+    page = as_html(blocks, "t<")
+    assert "<title>t&lt;</title>" in page
+    assert "a &lt; b" in page
+    assert "y &lt;z&gt;" in page

@@ -1,0 +1,268 @@
+"""Each claim's three rulings, on runs that nobody trained."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from hrm.compare import verdicts as v
+from hrm.compare.comparing import higher, no_worse
+from hrm.compare.figures import RunFigures, Values, by_experiment
+from hrm.compare.verdicts import Verdict
+from tests.compare.synthetic import evaluation, run, seeds
+
+Runs = list[RunFigures]
+TASKS = [float(i) for i in range(10)]
+
+
+def ruled(claim: Callable[..., Verdict], runs: Runs, *reference: str) -> str:
+    found = claim(by_experiment(runs), *reference)
+    assert found.figure
+    assert found.rule.endswith(".") or found.rule.endswith(")")
+    return found.ruling
+
+
+def with_auroc(name: str, values: list[float], **told: Any) -> Runs:
+    return [
+        run(name, i, evaluations={"train": evaluation(auroc=a)}, **told)
+        for i, a in enumerate(values)
+    ]
+
+
+def held(name: str, values: list[float], **told: Any) -> Runs:
+    return [
+        run(name, i, evaluations={"test": evaluation(exact=e)}, **told)
+        for i, e in enumerate(values)
+    ]
+
+
+def by_task(name: str, steps: list[list[float]]) -> Runs:
+    right = [1 + t for t in TASKS]
+    return [
+        run(name, i, evaluations={"train": evaluation(steps_by_task=s, first_right=right)})
+        for i, s in enumerate(steps)
+    ]
+
+
+FLAT = {"steps": (8.0, 8.0)}
+CASES: list[tuple[Callable[..., Verdict], dict[str, Runs], tuple[str, ...]]] = [
+    (
+        v.original_knows_when_it_is_right,
+        {
+            "supported": seeds("O1", [0.7, 0.72], q=(0.6, 0.95)),
+            "refuted": seeds("O1", [0.7, 0.72], q=(0.6, 0.75)),
+            "inconclusive": seeds("O1", [0.99, 0.99], q=(0.6, 0.95)),
+        },
+        (),
+    ),
+    (
+        v.original_steps_not_stuck,
+        {
+            "supported": seeds("O1", [0.9, 0.9]),
+            "refuted": seeds("O1", [0.9, 0.9], **FLAT),
+            "inconclusive": [*seeds("O1", [0.9]), run("O1", 1, **FLAT)],
+        },
+        (),
+    ),
+    (
+        v.original_comparable,
+        {
+            "supported": seeds("O1", [0.9, 0.92]) + seeds("L1", [0.9, 0.93]),
+            "refuted": seeds("O1", [0.5, 0.52]) + seeds("L1", [0.9, 0.93]),
+            "inconclusive": seeds("O1", [0.9]) + seeds("L1", [0.9, 0.93]),
+        },
+        (),
+    ),
+    (
+        v.online_fewer_epochs,
+        {
+            "supported": seeds("O1", [0.9, 0.92]) + seeds("L1", [0.9, 0.92], steps_a_sample=16.0),
+            "refuted": seeds("O1", [0.9, 0.92]) + seeds("L1", [0.9, 0.92], steps_a_sample=1.0),
+            "inconclusive": seeds("O1", [0.9, 0.92]) + seeds("L1", [0.9, 0.92]),
+        },
+        (),
+    ),
+    (
+        v.online_more_accurate,
+        {
+            "supported": seeds("O1", [0.5, 0.52]) + seeds("L1", [0.9, 0.93]),
+            "refuted": seeds("O1", [0.9, 0.92]) + seeds("L1", [0.5, 0.53]),
+            "inconclusive": seeds("O1", [0.8, 0.92]) + seeds("L1", [0.9, 0.93]),
+        },
+        (),
+    ),
+    (
+        v.online_generalises,
+        {
+            "supported": held("O1", [0.1, 0.12]) + held("L1", [0.3, 0.31]),
+            "refuted": seeds("O1", [0.9, 0.9], held=0.5) + seeds("L1", [0.9, 0.9], held=0.1),
+            # Of one only what was looked at while training is known, so that of both is read.
+            "inconclusive": held("O1", [0.1, 0.12]) + seeds("L1", [0.9, 0.9]),
+        },
+        (),
+    ),
+    (
+        v.steps_vary_in_original,
+        {
+            "supported": seeds("O1", [0.9, 0.9]),
+            "refuted": seeds("O1", [0.9, 0.9], histogram=(0, 0, 0, 20), **FLAT),
+            "inconclusive": seeds("O1", [0.9, 0.9], histogram=(0, 0, 0, 20)),
+        },
+        (),
+    ),
+    (
+        v.steps_fixed_in_online,
+        {
+            "supported": seeds("L1", [0.9], steps=(4.0, 4.0)),
+            "refuted": seeds("L1", [0.9], steps=(4.0, 3.0)),
+            "inconclusive": [run("L1", 0, status="failed")],
+        },
+        (),
+    ),
+    (
+        v.q_halt_improves,
+        {
+            "supported": seeds("O1", [0.9, 0.9], q=(0.5, 0.9)),
+            "refuted": seeds("O1", [0.9, 0.9], q=(0.9, 0.5)),
+            "inconclusive": [run("O1", 0, q=(0.5, 0.9)), run("O1", 1, q=(0.7, 0.72))],
+        },
+        (),
+    ),
+    (
+        v.fewer_steps_on_easy_tasks,
+        {
+            "supported": by_task("O1", [TASKS, TASKS]) + by_task("L1", [TASKS]),
+            "refuted": by_task("O1", [TASKS[::-1], [3.0] * 10]) + by_task("L1", [TASKS]),
+            "inconclusive": by_task("O1", [TASKS, TASKS[::-1]]) + by_task("L1", [TASKS]),
+        },
+        (),
+    ),
+    (
+        v.more_encoder_updates_online,
+        {
+            "supported": seeds("O1", [0.9, 0.9]) + seeds("L1", [0.9, 0.9]),
+            "refuted": seeds("O1", [0.9, 0.9]) + seeds("L1", [0.9, 0.9], encoder_share=0.1),
+            "inconclusive": seeds("O1", [0.9, 0.9], encoder_share=1.0) + seeds("L1", [0.9, 0.9]),
+        },
+        (),
+    ),
+    (
+        v.online_converges_faster,
+        {
+            "supported": seeds("O1", [0.9, 0.92]) + seeds("L1", [0.9, 0.92], half_at=20.0),
+            "refuted": seeds("O1", [0.9, 0.92]) + seeds("L1", [0.9, 0.92], half_at=2000.0),
+            # Fewer updates, but each of them takes longer.
+            "inconclusive": seeds("O1", [0.9, 0.92])
+            + seeds("L1", [0.9, 0.92], half_at=20.0, seconds=10.0),
+        },
+        (),
+    ),
+    (
+        v.o1_works,
+        {
+            "supported": seeds("O1", [0.7, 0.72]),
+            "refuted": seeds("O1", [0.7, 0.72], q=(0.6, 0.7)),
+            "inconclusive": seeds("O1", [0.7, 0.72], histogram=(0, 0, 0, 20)),
+        },
+        (),
+    ),
+    (
+        v.o2_halts_better,
+        {
+            "supported": with_auroc("O1", [0.7, 0.72]) + with_auroc("O2", [0.9, 0.91]),
+            "refuted": with_auroc("O1", [0.9, 0.91]) + with_auroc("O2", [0.7, 0.72]),
+            "inconclusive": with_auroc("O1", [0.7, 0.72]) + seeds("O2", [0.9, 0.91]),
+        },
+        (),
+    ),
+    (
+        v.o3_generalises_better,
+        {
+            "supported": held("O1", [0.1, 0.1]) + held("O3", [0.3, 0.3], steps=(8.0, 6.0)),
+            "refuted": held("O1", [0.1, 0.1]) + held("O3", [0.3, 0.3], steps=(8.0, 2.0)),
+            "inconclusive": held("O1", [0.1, 0.1]) + held("O3", [0.1, 0.1], steps=(8.0, 6.0)),
+        },
+        (),
+    ),
+    (
+        v.e1_deeper_is_better,
+        {
+            "supported": seeds("O2", [0.5, 0.52]) + seeds("E1", [0.9, 0.92]),
+            "refuted": seeds("O2", [0.9, 0.92]) + seeds("E1", [0.5, 0.52]),
+            "inconclusive": seeds("O1", [0.5, 0.52]) + seeds("E1", [0.9, 0.92]),
+        },
+        ("O2",),
+    ),
+    (
+        v.e2_kl_helps_halting,
+        {
+            "supported": with_auroc("E1", [0.7, 0.72]) + with_auroc("E2", [0.9, 0.91]),
+            "refuted": with_auroc("E1", [0.9, 0.91]) + with_auroc("E2", [0.7, 0.72]),
+            "inconclusive": with_auroc("E1", [0.7, 0.92]) + with_auroc("E2", [0.9, 0.91]),
+        },
+        (),
+    ),
+    (
+        v.e3_lpn_works,
+        {
+            "supported": seeds("L3", [0.9, 0.92]) + seeds("E3", [0.9, 0.92]),
+            "refuted": seeds("L3", [0.9, 0.92]) + seeds("E3", [0.5, 0.52]),
+            "inconclusive": seeds("L3", [0.9, 0.92]),
+        },
+        ("L3",),
+    ),
+]
+
+
+@pytest.mark.parametrize("expected", ["supported", "refuted", "inconclusive"])
+@pytest.mark.parametrize(
+    ("claim", "cases", "reference"), CASES, ids=[case[0].__name__ for case in CASES]
+)
+def test_a_claim_is(
+    claim: Callable[..., Verdict], cases: dict[str, Runs], reference: tuple[str, ...], expected: str
+) -> None:
+    assert ruled(claim, cases[expected], *reference) == expected
+
+
+def test_every_claim_has_its_three_cases() -> None:
+    assert len(CASES) == len(v.verdicts({}))
+
+
+def test_without_any_run_everything_is_inconclusive() -> None:
+    found = v.verdicts({})
+    assert {verdict.ruling for verdict in found} == {"inconclusive"}
+    assert all("did not run" in verdict.figure for verdict in found)
+    assert len({verdict.key for verdict in found}) == len(found)
+
+
+def test_with_one_seed_no_comparison_is_decided() -> None:
+    runs = seeds("O1", [0.2]) + seeds("L1", [0.95])
+    decided = {
+        verdict.key
+        for verdict in v.verdicts(by_experiment(runs))
+        if verdict.ruling != "inconclusive"
+    }
+    # What is fixed by construction needs no second seed, nor do the steps of O1 in every seed.
+    assert decided <= {"steps.online", "steps.original"}
+
+
+def test_failed_seeds_are_told_of() -> None:
+    runs = seeds("O1", [0.5, 0.52]) + seeds("L1", [0.9, 0.93]) + [run("L1", 2, status="failed")]
+    found = v.online_more_accurate(by_experiment(runs))
+    assert found.ruling == "supported"
+    assert "L1: 2 of 3 seeds" in found.figure
+
+
+def test_equal_values_differ_by_no_rounding() -> None:
+    a = Values("a", (0.05, 0.05, 0.05))
+    b = Values("b", (0.05, 0.05))
+    assert higher(a, b)[0] == "inconclusive"
+    assert higher(b, a)[0] == "inconclusive"
+    assert no_worse(a, b)[0] == "supported"
+
+
+def test_a_gap_within_the_spread_decides_nothing() -> None:
+    a, b = Values("a", (0.5, 0.9)), Values("b", (0.3, 0.4))
+    assert higher(a, b)[0] == "inconclusive"
+    assert higher(Values("a", (0.8, 0.9)), b)[0] == "supported"
+    assert higher(b, Values("a", (0.8, 0.9)))[0] == "refuted"

@@ -1,0 +1,148 @@
+"""`hrm compare` from end to end, with runs that train nothing."""
+
+import json
+import sys
+from functools import cache, partial
+from pathlib import Path
+
+import pytest
+
+import hrm.commands.compare as command
+import hrm.compare.report as report
+from hrm.compare.runs import Runner
+from hrm.config import ExperimentConfig, compose
+from tests.compare.fake_hrm import __file__ as fake
+from tests.conftest import Run
+
+SMALL = ("scale=cpu", "--seeds", "0", "--jobs", "2")
+
+
+@cache
+def _composed(*settings: str) -> ExperimentConfig:
+    return compose(["experiment=arc_encoder", *settings])
+
+
+def composed(words: list[str]) -> ExperimentConfig:
+    """Composing takes longer than all else here, so all experiments have the same settings."""
+    return _composed(*words[1:])
+
+
+@pytest.fixture(autouse=True)
+def _fake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "Runner", partial(Runner, hrm=(sys.executable, fake)))
+    monkeypatch.setattr(command, "prepare", lambda configs: None)
+    monkeypatch.setattr(command, "compose", composed)
+    monkeypatch.setattr(report, "draw", lambda experiments, folder: [])
+
+
+def trained(out: Path) -> list[str]:
+    calls = (out / "runs" / "calls.txt").read_text().splitlines()
+    return [call.removeprefix("train ") for call in calls if call.startswith("train ")]
+
+
+def test_the_tree_is_followed_and_nothing_is_done_twice(hrm: Run, tmp_path: Path) -> None:
+    status, out, err = hrm("compare", "--out", tmp_path, *SMALL, "--json")
+    assert status == 0
+    found = json.loads(out)
+    # O ends at 0.95 and L at 0.5 in these runs, and all O are equal.
+    assert list(found["experiments"]) == ["O1", "O2", "O3", "L1", "E1", "E2", "E3"]
+    names = {run["name"] for run in found["runs"]}
+    assert "E1_as_O1_seed0" in names
+    assert set(trained(tmp_path)) == names
+    assert "Which of O1 and L1 leads? O1" in err
+    assert "hrm compare --out" in (tmp_path / "report.md").read_text()
+    again = json.loads(hrm("compare", "--out", tmp_path, *SMALL, "--json")[1])
+    assert len(trained(tmp_path)) == len(names)
+    assert again["verdicts"] == found["verdicts"]
+    # One more seed runs alone.
+    hrm("compare", "--out", tmp_path, "scale=cpu", "--seeds", "0", "1")
+    more = {name.replace("seed0", "seed1") for name in names}
+    assert set(trained(tmp_path)[len(names) :]) == more
+
+
+def test_a_run_that_fails_is_in_the_report(
+    hrm: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("O2_DIES", "always")
+    words = ("--series", "O", "--no-evaluation")
+    status, out, err = hrm("compare", "--out", tmp_path, "scale=cpu", *words)
+    assert status == 1
+    assert "O2_seed0: failed: update 50" in out
+    assert err.endswith("hrm: failed: O2_seed0\n")
+    text = (tmp_path / "report.md").read_text()
+    assert "O2_seed0: failed: update 50: gradients of x not finite" in text
+    assert "| O2 | original | 0 of 1 |" in text
+    # It goes on when it is asked for again.
+    monkeypatch.setenv("O2_DIES", "once")
+    hrm("compare", "--out", tmp_path, "scale=cpu", *words)
+    assert "failed" not in (tmp_path / "report.md").read_text().split("## How to read")[0]
+
+
+def test_all_runs_both_branches(hrm: Run, tmp_path: Path) -> None:
+    words = ("--all", "--no-evaluation", "--max-steps", "50", "--json", "--series", "O", "L")
+    found = json.loads(hrm("compare", "--out", tmp_path, *words, "scale=cpu")[1])
+    assert "scale=cpu" in found["runs"][0]["command"]
+    assert set(found["experiments"]) == {"O1", "O2", "O3", "L1", "L2", "L3"}
+    assert all(run["figures"]["updates"] == 50 for run in found["runs"])
+    assert "max_steps=50" in found["runs"][0]["command"]
+
+
+def test_finished_runs_are_read(hrm: Run, tmp_path: Path) -> None:
+    words = ("scale=cpu", "--series", "O", "--no-evaluation")
+    hrm("compare", "--out", tmp_path / "a", *words)
+    runs = [tmp_path / "a" / "runs" / f"O{i}_seed0" for i in (1, 2)]
+    found = json.loads(hrm("compare", *runs, "--out", tmp_path / "b", "--json")[1])
+    assert [run["name"] for run in found["runs"]] == ["O1_seed0", "O2_seed0"]
+    assert found["runs"][0]["figures"]["train/exact_accuracy"] == 0.5
+    assert found["choices"] == []
+    clash = (runs[0], tmp_path / "a", "--out", tmp_path / "d")
+    assert "is O1 with seed 0, and so is O1_seed0" in hrm("compare", *clash)[2]
+    whole = json.loads(hrm("compare", tmp_path / "a", "--out", tmp_path / "c", "--json")[1])
+    assert len(whole["runs"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--series", "X"], "--series X: unknown"),
+        (["--jobs", "0"], "--jobs: got 0"),
+        (["--seeds", "-1"], "--seeds: got -1"),
+        (["nowhere"], "nowhere: is not a run's folder"),
+        (["nowhere", "lr=1"], "nowhere: settings are for new runs"),
+        (["lrr=1"], "lrr: unknown key"),
+        (["seed=3"], "seed: is for --seeds"),
+        (["experiment=O1"], "experiment: is for --series"),
+        (["load_pretrained_decoder=nowhere"], "nowhere"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(
+    hrm: Run, tmp_path: Path, words: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "decoder" in words[0]:
+        monkeypatch.undo()
+        monkeypatch.setattr(command, "load_data", lambda config: None)
+    status, out, err = hrm("compare", *words, "--out", tmp_path)
+    assert status == 2
+    assert out == ""
+    assert sentence in err
+    assert err.count("\n") == 1
+
+
+def test_seeds_must_have_the_same_settings(hrm: Run, tmp_path: Path) -> None:
+    words = ("scale=cpu", "--series", "O", "--no-evaluation")
+    hrm("compare", "--out", tmp_path / "a", *words, "--seeds", "0", "1")
+    other = tmp_path / "a" / "runs" / "O1_seed1" / "config.yaml"
+    other.write_text(other.read_text().replace('"global_batch_size": 8', '"global_batch_size": 9'))
+    status, _, err = hrm("compare", tmp_path / "a", "--out", tmp_path / "b")
+    assert status == 2
+    assert "O1_seed1: is O1 as O1_seed0 is, but differs in global_batch_size" in err
+
+
+def test_other_settings_need_another_folder(hrm: Run, tmp_path: Path) -> None:
+    words = ("--series", "L", "--no-evaluation")
+    assert hrm("compare", "--out", tmp_path, "scale=cpu", *words)[0] == 0
+    status, _, err = hrm("compare", "--out", tmp_path, *words)
+    assert status == 2
+    assert "were made with other settings (scale=cpu)" in err
+    # A longer run is no other setting.
+    assert hrm("compare", "--out", tmp_path, "scale=cpu", *words, "--max-steps", "120")[0] == 0
