@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hrm.carry import Carry
 from hrm.commands.train import make_trainer
-from hrm.config import ExperimentConfig, compose
+from hrm.config import ExperimentConfig
 from hrm.data.base import load_split
 from hrm.errors import UserError
 from hrm.inference.evaluate import evaluate_split
@@ -21,6 +21,7 @@ from hrm.training.losses import step_loss
 from hrm.training.optim import clip_groups, make_optimizers, set_lr
 from hrm.training.trainer import Trainer
 from tests.models.helpers import small_etrm, small_trm, task_batch
+from tests.training.conftest import composed
 from tests.training.tasks import write_tasks
 from tests.training.test_trainer import losses, without_time
 
@@ -52,11 +53,11 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def config(toy: Path, tmp_path: Path) -> Callable[..., ExperimentConfig]:
     def make(name: str, *overrides: str) -> ExperimentConfig:
-        settings = [*SMALL, f"data.path={toy}", f"out={tmp_path / name}", *overrides]
+        settings = [*SMALL, f"data.path={toy}"]
         if "arch=trm_small" in overrides:
             others = ("arch=etrm_small", "arch.encoder_", "arch.context")
             settings = [s for s in settings if not s.startswith(others)]
-        return compose(settings)
+        return composed(tuple(settings), f"out={tmp_path / name}", *overrides)
 
     return make
 

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from hrm.commands.train import make_trainer
-from hrm.config import ExperimentConfig, compose
+from hrm.config import ExperimentConfig
 from hrm.data.scenes import prepare_scenes, scenes_request
 from hrm.errors import UserError
 from hrm.training.start import start_from
 from hrm.training.trainer import Trainer
+from tests.training.conftest import composed
 from tests.training.test_trainer import without_time
 
 Config = Callable[..., ExperimentConfig]
@@ -52,7 +53,7 @@ def unet(mazes: Path, tmp_path: Path) -> Config:
     """`unet("name", "key=value", ...)`: a small ACT U-Net that learns for six updates."""
 
     def make(name: str, *overrides: str) -> ExperimentConfig:
-        return compose([*SMALL, f"data.path={mazes}", f"out={tmp_path / name}", *overrides])
+        return composed(SMALL, f"data.path={mazes}", f"out={tmp_path / name}", *overrides)
 
     return make
 
