@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jaxtyping
 import torch
@@ -25,6 +26,8 @@ install_import_hook(
 
 import pytest  # noqa: E402
 
+from hrm.carry import Carry  # noqa: E402
+
 Run = Callable[..., tuple[int, str, str]]
 """A command's exit status, and what it said on standard output and standard error."""
 
@@ -32,28 +35,35 @@ settings.register_profile("no_deadline", deadline=None, max_examples=50)
 settings.load_profile("no_deadline")
 torch.set_num_threads(1)
 
-CHECKED_UPDATES = 8
-"""Optimizer steps of a test with annotations checked: the hundredth update tells nothing new, and
-checking takes as long as computing at a toy's size."""
-updates = 0
+CHECKED = 30
+"""Model steps and updates of weights, together, of a test with annotations checked: the hundredth
+tells nothing new, and at a toy's size checking takes as long as computing."""
+UNCHECKED = jaxtyping.config.jaxtyping_disable  # JAXTYPING_DISABLE=1 leaves out all of it.
+taken = 0
 
 
-def _after_update(*_: object) -> None:
-    global updates
-    updates += 1
-    if updates == CHECKED_UPDATES:
+def _taken(*_: object) -> None:
+    global taken
+    taken += 1
+    if taken == CHECKED:
         jaxtyping.config.update("jaxtyping_disable", True)
 
 
-register_optimizer_step_post_hook(_after_update)
+def _refill(self: Carry, *arguments: Any) -> Carry:
+    _taken()
+    return refill(self, *arguments)
+
+
+refill, Carry.refill = Carry.refill, _refill  # type: ignore[method-assign]
+register_optimizer_step_post_hook(_taken)
 
 
 @pytest.fixture(autouse=True)
 def _checked_anew() -> Iterator[None]:
     yield
-    global updates
-    updates = 0
-    jaxtyping.config.update("jaxtyping_disable", False)
+    global taken
+    taken = 0
+    jaxtyping.config.update("jaxtyping_disable", UNCHECKED)
 
 
 @pytest.fixture(autouse=True)
