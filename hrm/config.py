@@ -113,6 +113,10 @@ class ExperimentConfig(OptimizerConfig):
     num_act_steps: int | None = Field(default=None, ge=1)
     """Steps of a batch under `online`; null: the model's step limit in training."""
 
+    stagger: bool = False
+    """Under `persistent` (others start every batch anew): the first sequences start at random ages,
+    so that slots do not march in step, all exchanged at once, while nothing halts early yet."""
+
     seed: int = Field(default=0, ge=0)
     global_batch_size: int = Field(ge=1)
     """Slots."""
@@ -171,6 +175,11 @@ class ExperimentConfig(OptimizerConfig):
     checkpoint_every_steps: int | None = Field(default=None, ge=1)
     """null: after each evaluation. There is always one at the end."""
     keep_checkpoints: int = Field(default=2, ge=1)
+    """The newest so many."""
+    keep_best: str | None = None
+    """A figure of the evaluation, as `exact_accuracy` or `halting/cost`: the checkpoint where that
+    was best is kept beside the newest, and the run's folder stands for it when it is evaluated or
+    used. Of costs, losses, regrets, errors and steps less is better."""
     init_from: str | None = None
     """A run, checkpoint or model whose weights this one starts from, as far as names and shapes
     agree; null: new weights."""
@@ -191,6 +200,13 @@ class ExperimentConfig(OptimizerConfig):
     """Also write TensorBoard events to the run's folder (extra `tensorboard`)."""
     run_name: str | None = None
     project_name: str | None = None
+
+    @field_validator("keep_best")
+    @classmethod
+    def _check_keep_best(cls, figure: str | None) -> str | None:
+        if figure is not None and figure.startswith("eval/"):
+            raise ValueError(f"got {figure!r}; it is a figure of the evaluation without eval/")
+        return figure
 
     @field_validator("arch")
     @classmethod

@@ -19,11 +19,12 @@ from hrm.commands.evaluate import root_of, seq_len_of
 from hrm.data.base import SplitName, has_split, load_split
 from hrm.device import pick_device
 from hrm.errors import UserError
+from hrm.files import write_text
 from hrm.halting.calibrated import Stopper
 from hrm.inference.calibration import calibrate, resolution
 from hrm.inference.trajectories import record_steps
 from hrm.models.pretrained import CALIBRATION, portable
-from hrm.training.checkpoint import LoadedRun, find_checkpoint, load_run, write_text
+from hrm.training.checkpoint import LoadedRun, find_checkpoint, load_run
 from hrm.training.metrics import finite
 
 

@@ -33,8 +33,9 @@ from hrm.compare.runs import (
 )
 from hrm.config import ExperimentConfig, compose
 from hrm.errors import UserError
+from hrm.files import write_text
 from hrm.models.pretrained import find
-from hrm.training.checkpoint import read_json, write_text
+from hrm.training.checkpoint import read_json
 from hrm.training.trainer import FREE_TO_CHANGE
 
 OWN_OPTIONS = {"experiment": "--series", "seed": "--seeds", "out": "--out", "resume": "--out"}

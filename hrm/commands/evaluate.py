@@ -19,11 +19,12 @@ from hrm.device import pick_device
 from hrm.errors import UserError
 from hrm.evaluation.voting import Ballots
 from hrm.evaluation.voting import submission as official_form
+from hrm.files import write_text
 from hrm.inference.evaluate import evaluate_split
 from hrm.inference.loop import HaltingMode
 from hrm.inference.voting import is_arc
 from hrm.provenance import prepare_command
-from hrm.training.checkpoint import LoadedRun, load_run, read_json, write_text
+from hrm.training.checkpoint import LoadedRun, load_run, read_json
 
 SHOWN = (
     ("count", "rows"),

@@ -24,7 +24,7 @@ from hrm.compare.curves import Picture, draw
 from hrm.compare.figures import LEVELS, Clock, ExperimentFigures, Values
 from hrm.compare.plan import EXPERIMENTS
 from hrm.compare.verdicts import SHARED_RULES, Kind
-from hrm.training.checkpoint import write_text
+from hrm.files import write_text
 from hrm.training.metrics import finite
 
 TITLE = "Encoder-based TRM: original and online training compared"

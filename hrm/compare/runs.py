@@ -28,7 +28,8 @@ import yaml
 
 from hrm.compare.figures import RunFigures, Status, figures_of_run
 from hrm.errors import UserError
-from hrm.training.checkpoint import checkpoints, read_json, write_text
+from hrm.files import write_text
+from hrm.training.checkpoint import checkpoints, read_json
 from hrm.training.metrics import read_metrics
 
 HRM = (sys.executable, "-m", "hrm")

@@ -7,7 +7,6 @@ experiment, and the data's sizes). Nothing is pickled.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -35,21 +34,13 @@ from hrm.models.weights import (  # noqa: F401
     read_tensors,
     save,
 )
+from hrm.training.metrics import LOG_NAME, best_step, read_metrics
 
 PREFIX = "step_"
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a whole file or nothing: aside, flushed, renamed."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with aside.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+OF_THE_PROCESS = "world_size"
+"""The setting of an optimizer that a checkpoint does not keep: another number may go on with it."""
 
 
 def optimizer_tensors(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -63,7 +54,8 @@ def optimizer_tensors(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str
                 tensors[f"{index}.{name}"] = value
             else:
                 numbers.setdefault(str(index), {})[name] = value
-    return tensors, {"state": numbers, "param_groups": state["param_groups"]}
+    groups = [{k: v for k, v in g.items() if k != OF_THE_PROCESS} for g in state["param_groups"]]
+    return tensors, {"state": numbers, "param_groups": groups}
 
 
 def load_optimizer(
@@ -74,7 +66,9 @@ def load_optimizer(
     for key, value in tensors.items():
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": rest["param_groups"]})
+    own = [{k: v for k, v in g.items() if k == OF_THE_PROCESS} for g in optimizer.param_groups]
+    groups = [{**saved, **kept} for saved, kept in zip(rest["param_groups"], own, strict=True)]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
 def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -99,15 +93,27 @@ def checkpoint_path(run: Path, step: int) -> Path:
     return run / "checkpoints" / f"{PREFIX}{step:08d}"
 
 
-def clean(run: Path, keep: int | None = None) -> None:
-    """Remove what a killed write left behind, and all but the newest `keep` checkpoints."""
+def best_checkpoint(run: Path, figure: str | None) -> Path | None:
+    """Of a run's checkpoints the one where `eval/figure` was best; None: there is none."""
+    saved = {int(p.name.removeprefix(PREFIX)): p for p in checkpoints(run)}
+    rows = [row for row in read_metrics(run / LOG_NAME) if row["step"] in saved]
+    step = None if figure is None else best_step(rows, figure)
+    return None if step is None else saved[step]
+
+
+def clean(run: Path, keep: int | None = None, best: str | None = None) -> None:
+    """Remove what a killed write left behind, and all but the newest `keep` checkpoints and the one
+    with the best figure `best`."""
     for leftover in (run / "checkpoints").glob(f".{PREFIX}*"):
         shutil.rmtree(leftover, ignore_errors=True)
-    for name in ("metrics.jsonl", "config.yaml"):
+    for name in (LOG_NAME, "config.yaml"):
         for leftover in run.glob(f".{name}.*"):
             leftover.unlink(missing_ok=True)
     if keep is not None:
+        kept = best_checkpoint(run, best)
         for old in checkpoints(run)[:-keep]:
+            if old == kept:
+                continue
             # Renamed first: a kill in the middle must not leave half a checkpoint under its name.
             aside = old.with_name(f".{old.name}.old")
             old.replace(aside)
@@ -147,8 +153,8 @@ def exclusive(run: Path) -> Iterator[None]:
 def find_checkpoint(run: str | Path) -> Path:
     """What `RUN` of the commands stands for: a folder of weights, or a published file of them.
 
-    `run` is a run's folder (its newest checkpoint), a checkpoint, an exported model's folder, a
-    shipped model's name, USER/NAME on the hub, or a published file.
+    `run` is a run's folder (its newest checkpoint, or with `keep_best` the best), a checkpoint, an
+    exported model's folder, a shipped model's name, USER/NAME on the hub, or a published file.
 
     Raises:
         UserError: it is none of them.
@@ -162,7 +168,8 @@ def find_checkpoint(run: str | Path) -> Path:
             f"{run}: holds no checkpoint; give a run's folder, one of its checkpoints or an "
             "exported model"
         )
-    return found[-1]
+    wanted = read_config(found[-1])["experiment"].get("keep_best")
+    return best_checkpoint(path, wanted) or found[-1]
 
 
 @dataclass

@@ -6,14 +6,14 @@ import errno
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hrm.training.checkpoint import write_text
+from hrm.files import write_text
 
 PER_ENDED = ("accuracy", "exact_accuracy", "q_halt_accuracy", "steps")
 """Averaged over the sequences that ended; the rest are losses, averaged over rows and steps. But
@@ -61,6 +61,10 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+LOG_NAME = "metrics.jsonl"
+"""In a run's folder."""
+
+
 class MetricsLog:
     """`metrics.jsonl`, one object a line, each line written by one call."""
 
@@ -82,6 +86,22 @@ class MetricsLog:
         """Drop rows after update `step` and a line that a kill cut short."""
         rows = [row for row in read_metrics(self.path) if row["step"] <= step]
         write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def is_number(value: Any) -> bool:
+    """A figure that can be compared: not missing, not a list."""
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+LESS_IS_BETTER = ("cost", "loss", "regret", "error", "steps")
+"""Endings of the names of such figures."""
+
+
+def best_step(rows: Sequence[Mapping[str, Any]], figure: str) -> int | None:
+    """The update after which `eval/figure` was best, the first of equals; None: it has no value."""
+    key, sign = f"eval/{figure}", -1 if figure.endswith(LESS_IS_BETTER) else 1
+    found = [row for row in rows if is_number(row.get(key))]
+    return max(found, key=lambda row: sign * row[key])["step"] if found else None
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

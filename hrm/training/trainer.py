@@ -18,6 +18,7 @@ from hrm.data.base import PuzzleSplit
 from hrm.data.feeder import Augmenter, Feeder
 from hrm.device import pick_device
 from hrm.errors import UserError
+from hrm.files import write_text
 from hrm.inference.evaluate import check_fits, evaluate_split
 from hrm.models import ETRM, ACTModel
 from hrm.models.pretrained_decoder import LoadedDecoder, load_decoder
@@ -25,14 +26,14 @@ from hrm.training import checkpoint
 from hrm.training.compiling import compiles
 from hrm.training.dynamics import DYNAMICS
 from hrm.training.ema import EMA
-from hrm.training.metrics import MetricsLog, Sums, read_metrics
+from hrm.training.metrics import LOG_NAME, MetricsLog, Sums, best_step, is_number, read_metrics
 from hrm.training.optim import clip_groups, lr_factor, make_optimizers, set_lr
 from hrm.training.start import learn_only_halting, start_from
 
 FREE_TO_CHANGE = frozenset(
     "epochs max_steps eval_every_steps eval_split eval_count max_eval_groups eval_batch_size "  # noqa: SIM905
-    "eval_halting stop_at_exact_accuracy stop_after_s checkpoint_every_steps keep_checkpoints out "
-    "eval_interval load_pretrained_decoder init_from "
+    "eval_halting stop_at_exact_accuracy stop_after_s checkpoint_every_steps keep_checkpoints "
+    "keep_best out eval_interval load_pretrained_decoder init_from "
     "resume progress plots tensorboard run_name project_name device data.path data.prepare".split()
 )
 """Keys that a resumed run may set otherwise: they do not touch what an update computes, but for
@@ -100,6 +101,7 @@ class Trainer:
             micro_batches=config.grad_accumulation,
             seed=config.seed,
             device=self.device,
+            stagger=config.stagger,
         )
         self.warmup = self._shortened_warmup()
         self.compiled = False
@@ -110,7 +112,7 @@ class Trainer:
         self.goal_reached: float | None = None
         """The exact accuracy that ended the run."""
         self.last_saved = -1
-        self.log = MetricsLog(out / "metrics.jsonl")
+        self.log = MetricsLog(out / LOG_NAME)
         self.listeners: list[Listener] = []
         """Called with every row of the log: progress bars and other sinks."""
 
@@ -146,8 +148,24 @@ class Trainer:
                 listener(row)
         every = self.config.checkpoint_every_steps
         due = evaluates if every is None else self.step % every == 0
-        if self.finished or due:
+        best = row is not None and self._is_best(row)
+        if self.finished or due or best:
             self.save()
+
+    def _is_best(self, row: dict[str, Any]) -> bool:
+        """Whether no earlier evaluation had a better `keep_best`.
+
+        Raises:
+            UserError: it is no figure of the evaluation.
+        """
+        figure = self.config.keep_best
+        if figure is None or "eval/count" not in row:
+            return False
+        known = [name.removeprefix("eval/") for name in row if name.startswith("eval/")]
+        if figure not in known:
+            numbers = [name for name in known if is_number(row[f"eval/{name}"])]
+            raise UserError(f"keep_best: {figure} is not evaluated; there are {', '.join(numbers)}")
+        return best_step(self.rows(), figure) == self.step
 
     def update(self) -> None:
         """One update: forward, backward, optimizers, average."""
@@ -317,7 +335,7 @@ class Trainer:
             },
         }
         checkpoint.save(checkpoint.checkpoint_path(self.out, self.step), tensors, objects)
-        checkpoint.clean(self.out, self.config.keep_checkpoints)
+        checkpoint.clean(self.out, self.config.keep_checkpoints, self.config.keep_best)
 
     def _state_tensors(self) -> dict[str, Tensor]:
         tensors = checkpoint.with_prefix("carry", self.dynamics.tensors())
@@ -350,10 +368,10 @@ class Trainer:
         import yaml
 
         text = yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)
-        checkpoint.write_text(self.out / "config.yaml", text)
+        write_text(self.out / "config.yaml", text)
         if self.decoder is not None:
             text = json.dumps(self.decoder.record(), indent=1)
-            checkpoint.write_text(self.out / "pretrained_decoder.json", text)
+            write_text(self.out / "pretrained_decoder.json", text)
 
     def _load_decoder(self) -> LoadedDecoder | None:
         """Start from a trained decoder, if the settings name one and no checkpoint has its own."""

@@ -226,3 +226,20 @@ def test_a_number_of_steps_is_for_online_alone(small: Config) -> None:
         small("a", "num_act_steps=3")
     with pytest.raises(UserError, match=r"num_act_steps: 99 is above arch\.halt_max_steps"):
         small("a", "dynamics=online", "num_act_steps=99")
+
+
+def test_staggered_slots_do_not_march_in_step(small: Config) -> None:
+    """Where nothing halts early, each slot ends at a time of its own, and stays so."""
+    settings = ("stagger=true", "max_steps=12", "step_curriculum=[]", *NEVER_EARLY)
+    trainer = make_trainer(small("a", *settings, "global_batch_size=32"))
+    with torch.no_grad():
+        trainer.model.inner.q_head.bias.fill_(-9.0)
+    limit = trainer.model.halting.max_steps
+    calls = watch(trainer)
+    trainer.run()
+    assert all(1 <= step <= limit for step in calls[1]["steps"])
+    assert len(set(calls[1]["steps"])) > 1
+    ends = [sum(c["halted"]) for c in calls[1:]]
+    assert sum(ends[:limit]) == 32, "in as many steps as a sequence has, every slot ends once"
+    assert max(ends) < 32
+    assert ends[:limit] == ends[limit : 2 * limit]

@@ -191,3 +191,40 @@ def test_weights_of_another_architecture_are_refused_by_tensor(
     (one / "ema.safetensors").write_bytes((other / "ema.safetensors").read_bytes())
     with pytest.raises(UserError, match=r"another architecture: tensor inner\.\S+ is missing"):
         load_run(one)
+
+
+def test_the_best_checkpoint_stays_and_is_what_the_folder_stands_for(small: Config) -> None:
+    settings = ("max_steps=20", "eval_every_steps=4", "keep_checkpoints=1", "keep_best=accuracy")
+    trainer = make_trainer(small("a", *settings))
+    told = iter([0.1, 0.4, 0.4, 0.2, 0.3])
+    trainer.evaluate = lambda: {"count": 1, "accuracy": next(told)}  # type: ignore[method-assign]
+    trainer.run()
+    assert [p.name for p in checkpoints(trainer.out)] == ["step_00000008", "step_00000020"]
+    assert find_checkpoint(trainer.out).name == "step_00000008"
+    assert load_run(trainer.out).step == 8
+
+    longer = make_trainer(small("a", *settings, "max_steps=24", "resume=true"))
+    longer.evaluate = lambda: {"count": 1, "accuracy": 0.5}  # type: ignore[method-assign]
+    longer.run()
+    assert [p.name for p in checkpoints(trainer.out)] == ["step_00000024"]
+
+
+def test_a_best_moment_between_regular_checkpoints_is_kept(small: Config) -> None:
+    settings = ("max_steps=20", "eval_every_steps=3", "checkpoint_every_steps=10")
+    trainer = make_trainer(small("a", *settings, "keep_best=lm_loss"))
+    told = iter([0.9, 0.2, 0.5, 0.4, 0.3, 0.6, 0.7])
+    trainer.evaluate = lambda: {"count": 1, "lm_loss": next(told)}  # type: ignore[method-assign]
+    trainer.run()
+    names = [p.name for p in checkpoints(trainer.out)]
+    assert names == ["step_00000006", "step_00000010", "step_00000020"]
+    assert find_checkpoint(trainer.out).name == "step_00000006"
+
+
+def test_a_best_figure_that_is_not_evaluated_is_named(small: Config) -> None:
+    trainer = make_trainer(small("a", "eval_every_steps=4", "keep_best=acuracy"))
+    with pytest.raises(
+        UserError, match=r"keep_best: acuracy is not evaluated; there are count, max_steps, acc"
+    ):
+        trainer.run()
+    with pytest.raises(UserError, match=r"keep_best.*without eval/"):
+        small("b", "keep_best=eval/accuracy", "eval_every_steps=4")

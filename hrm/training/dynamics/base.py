@@ -27,6 +27,7 @@ class Dynamics(ABC):
     Args:
         feeder: rows for the slots of an update, all micro-batches together.
         micro_batches: carries that, one after another, give the update of one batch of all slots.
+        stagger: the first sequences start at random ages, where sequences outlive a batch.
         seed: of the slots' random numbers.
     """
 
@@ -39,9 +40,10 @@ class Dynamics(ABC):
         micro_batches: int,
         seed: int,
         device: torch.device,
+        stagger: bool = False,
     ) -> None:
         self.model, self.feeder, self.loss = model, feeder, loss
-        self.seed, self.device = seed, device
+        self.seed, self.device, self.stagger = seed, device, stagger
         self.kl_weight = 0.0
         """Of the coming update: the trainer sets it."""
         size = feeder.slots // micro_batches

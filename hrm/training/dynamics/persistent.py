@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -10,7 +11,9 @@ from jaxtyping import Bool
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hrm.carry import Carry
 from hrm.data.base import IGNORE
+from hrm.rng import draw
 from hrm.training.dynamics.base import Backward, Dynamics, Sums, named_tensors, tensors_of
 
 
@@ -34,13 +37,27 @@ class Persistent(Dynamics):
     def update(self, backward: Backward) -> Sums:
         halted = self.flags().cpu().numpy() if self.halted is None else self.halted
         self.halted = None
+        first = not self.feeder.admitted
         rows = {k: torch.from_numpy(v) for k, v in self.feeder.fill(halted).items()}
         total: Sums = {}
         for i, part in enumerate(self.slices):
             batch = {k: v[part].to(self.device) for k, v in rows.items()}
             self.carries[i], outputs = self.model(self.carries[i], batch)
+            if first and self.stagger:
+                self.carries[i] = self._aged(self.carries[i])
             total = self._backward(outputs, self.carries[i], backward, total)
         return total
+
+    def _aged(self, carry: Carry) -> Carry:
+        """The carry after the first step as if that had been any step but the last.
+
+        A new head wishes to halt nobody, so slots that start together end together: all sequences
+        are exchanged at once, and an encoder whose context is kept gets a gradient in one of
+        `train_max_steps` updates only.
+        """
+        chance, rng = draw(carry.rng)
+        ages = (chance * (self.model.halting.train_max_steps - 1)).to(carry.steps.dtype)
+        return replace(carry, steps=carry.steps + ages, rng=rng)
 
     def idle(self) -> bool:
         # Slots that hold padding, which has no label, count as free.
