@@ -23,6 +23,10 @@ Two departures, without which this does not work: S_{k*} itself as the target is
 policy that goes on at k*, because the comparison is strict, so the target lies half a contribution
 lower; and since all rewards are known, the policy gradient is that of the expected cost, without
 sampling. The text's own forms are settings.
+
+The text's threshold learns at k* alone. Before k* it may then fall below S at no loss, and where
+contributions are as small as they can be, no turn of theirs brings S below it again: the policy
+halts early by chance until the threshold happens to rise. `early_weight` closes that gap.
 """
 
 from __future__ import annotations
@@ -91,6 +95,22 @@ def threshold_loss(
     """Squared error of `o` at k*; only the threshold gets gradient, and only there."""
     target = threshold_target(accumulate(contribution.detach()), contribution, best, kind)
     return (at_step(threshold, best) - target).square()
+
+
+def early_halting_loss(
+    contribution: Float[Tensor, "steps slots"],
+    threshold: Float[Tensor, "steps slots"],
+    best: Int[Tensor, " slots"],
+) -> Float[Tensor, " slots"]:
+    """How far `o` lies below `S_n + tau_{n+1} / 2` at the steps n before k*, squared and summed.
+
+    A threshold above that does not halt too early, and how far above it lies is free. At k* - 1 the
+    bound is the midpoint that k* asks for. Only the threshold gets gradient.
+    """
+    contribution = contribution.detach()
+    accumulated = accumulate(contribution)[:-1]
+    lacking = (accumulated + 0.5 * contribution[1:] - threshold[:-1]).clamp(min=0)
+    return torch.where(step_numbers(accumulated) < best, lacking.square(), 0.0).sum(0)
 
 
 def log_halting_distribution(
@@ -189,6 +209,8 @@ class DualValue(FromRollouts):
             weight of one that does does not depend on how many do.
         anchor_weight: of `scale_anchor`, in the contribution's turn, per counted slot. The mean is
             taken within the process.
+        early_weight: of `early_halting_loss`, in the threshold's turn; 0: the threshold learns at
+            k* alone.
     """
 
     def __init__(
@@ -209,6 +231,7 @@ class DualValue(FromRollouts):
         warmup_updates: int = 0,
         conditional: bool = True,
         anchor_weight: float = 0.01,
+        early_weight: float = 0.0,
     ) -> None:
         super().__init__(max_steps, exploration_prob, exploration, train_max_steps)
         self.step_penalty, self.optimum_tolerance = step_penalty, optimum_tolerance
@@ -216,7 +239,8 @@ class DualValue(FromRollouts):
         self.contribution_loss: ContributionLoss = contribution_loss
         self.temperature, self.anneal_updates, self.floor = temperature, anneal_updates, floor
         self.alternate_every, self.warmup_updates = alternate_every, warmup_updates
-        self.conditional, self.anchor_weight = conditional, anchor_weight
+        self.conditional = conditional
+        self.anchor_weight, self.early_weight = anchor_weight, early_weight
 
     def fresh_memory(self, slots: int, device: torch.device) -> dict[str, Tensor]:
         return {ACCUMULATED: torch.zeros(slots, device=device)}
@@ -261,6 +285,9 @@ class DualValue(FromRollouts):
         if "threshold" in heads:
             errors = threshold_loss(contribution, threshold, best, self.threshold_target)
             losses["threshold_loss"] = masked_sum(errors, taught)
+            if self.early_weight:
+                lacking = early_halting_loss(contribution, threshold, best)
+                losses["early_loss"] = self.early_weight * masked_sum(lacking, taught)
         if "contribution" in heads:
             log_chances = log_halting_distribution(
                 accumulate(contribution), threshold, self.temperature_at(update), self.floor

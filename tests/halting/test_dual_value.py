@@ -15,6 +15,7 @@ from hrm.halting import (
     accumulate,
     at_step,
     costs,
+    early_halting_loss,
     expected_loss,
     halting_distribution,
     log_halting_distribution,
@@ -174,6 +175,34 @@ def test_the_thresholds_loss_reaches_it_alone_and_at_the_best_step_alone() -> No
     assert tau.grad is None
     assert o.grad is not None
     assert o.grad.T.tolist() == [[0.0, -0.5, 0.0]]
+
+
+def test_what_a_threshold_lacks_before_the_best_step_by_hand() -> None:
+    tau = columns([1.0, 0.5, 2.0, 1.0], [1.0, 1.0, 1.0, 1.0], [4.0, 1.0, 1.0, 1.0]).requires_grad_()
+    # S is 1 1.5 3.5 4.5; halfway to the next 1.25 2.5 4.
+    o = columns([1.0, 9.0, 3.0, 0.0], [0.5, 0.5, 3.0, 0.0], [0.0, 0.0, 0.0, 0.0]).requires_grad_()
+    lacking = early_halting_loss(tau, o, torch.tensor([4, 3, 1]))
+    assert lacking.tolist() == [0.25**2 + 1.0, 1.0 + 2.0**2, 0.0]
+    lacking.sum().backward()
+    assert tau.grad is None
+    assert o.grad is not None
+    assert o.grad.T.tolist() == [[-0.5, 0, -2.0, 0], [-2.0, -4.0, 0, 0], [0, 0, 0, 0]]
+
+
+@given(trajectories(), st.data())
+def test_a_threshold_that_lacks_nothing_never_halts_too_early(
+    made: tuple[Tensor, Tensor, Tensor], data: st.DataObject
+) -> None:
+    tau, o, _ = made
+    best = torch.tensor([data.draw(st.integers(1, len(tau))) for _ in range(tau.shape[1])])
+    s = accumulate(tau)
+    early = policy_step(s, o) < best
+    assert (early_halting_loss(tau, o, best)[early] > 0).all()
+    # The midpoint that k* asks for lacks nothing at any step before it.
+    perfect = threshold_target(s, tau, best, "midpoint").expand(tau.shape)
+    assert early_halting_loss(tau, perfect, best).tolist() == pytest.approx(
+        [0.0] * len(best), abs=1e-6
+    )
 
 
 # The contribution.
@@ -365,6 +394,43 @@ def test_only_samples_where_the_policy_is_wrong_teach_and_their_sum_is_the_loss(
     for conditional, more in ((True, 0.0), (False, 0.25**2)):
         loss = policy_of(conditional=conditional).rollout_losses(shifted, 0)["threshold_loss"]
         assert number(loss) == pytest.approx(sum(squares) + more)
+
+
+def test_halting_too_early_counts_for_the_threshold_where_it_is_asked_for() -> None:
+    made = rollout()
+    assert set(policy_of(early_weight=0.5).rollout_losses(made, 50)) == {
+        "contribution_loss",
+        "anchor_loss",
+    }
+    # Halfway to the next S are 1.25, 2.25 before k* = 2 and 1.5, 2.5 before k* = 3.
+    made.outputs["threshold"].data = columns([1.0, 2.0, 1.0], [0.5, 1.0, 1.0], [9.0, 1.0, 1.0])
+    for counted, by_hand in (([True] * 3, 0.25**2 + 1.5**2), ([True, True, False], 0.25**2)):
+        made.counted[:] = torch.tensor(counted)
+        losses = policy_of(early_weight=0.5).rollout_losses(made, 0)
+        assert set(losses) == {"threshold_loss", "early_loss"}
+        assert number(losses["early_loss"]) == pytest.approx(0.5 * by_hand)
+    # A right sample teaches nothing, as elsewhere: the first now halts at its k*, 2.
+    made.outputs["threshold"].data[:, 0] = torch.tensor([1.0, 1.25, 1.0])
+    assert number(policy_of(early_weight=1.0).rollout_losses(made, 0)["early_loss"]) == 0
+    unconditional = policy_of(early_weight=1.0, conditional=False)
+    assert number(unconditional.rollout_losses(made, 0)["early_loss"]) == pytest.approx(0.25**2)
+
+
+def test_a_threshold_that_is_right_at_the_best_step_alone_is_taught_to_wait() -> None:
+    tau = columns([0.001, 0.001, 0.001, 1.0])
+    task = columns([1.0, 0.9, 0.8, 0.0])
+    for early_weight, halts in ((0.0, 1.0), (1.0, 4.0)):
+        o = columns([0.0, 0.0, 0.0, 0.503]).requires_grad_()
+        policy = DualValue(4, alternate_every=0, anchor_weight=0.0, early_weight=early_weight)
+        for _ in range(40):
+            made = synthetic.rollout_of({"contribution": tau, "threshold": o}, task)
+            losses = policy.rollout_losses(made, 0)
+            del losses["contribution_loss"]
+            o.grad = None
+            torch.stack(list(losses.values())).sum().backward()
+            assert o.grad is not None
+            o.data -= 0.2 * o.grad
+        assert number(policy.rollout_figures(made)["policy_steps"]) == halts, early_weight
 
 
 @pytest.mark.parametrize("kind", ["expected", "reinforce"])

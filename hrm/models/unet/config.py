@@ -118,6 +118,9 @@ class ACTUNetConfig(ACTConfig):
     """dual_value: learn only where the policy's step is not the best one."""
     anchor_weight: float = Field(default=0.01, ge=0)
     """dual_value: weight of what holds the mean contribution near 1."""
+    early_weight: float = Field(default=1.0, ge=0)
+    """dual_value: weight of what holds the threshold above S before the best step; 0: it learns at
+    the best step alone, as the document has it, and with a transformer core it then collapses."""
     ponder_cost: float = Field(default=0.01, ge=0)
     """graves: what a step costs in units of the task loss."""
     slack: float = Field(default=0.01, ge=0, lt=1)
@@ -202,6 +205,7 @@ class ACTUNetConfig(ACTConfig):
                     warmup_updates=self.warmup_updates,
                     conditional=self.conditional,
                     anchor_weight=self.anchor_weight,
+                    early_weight=self.early_weight,
                 )
             case "graves":
                 return Graves(**common, ponder_cost=self.ponder_cost, slack=self.slack)
