@@ -34,7 +34,12 @@ class Run(NamedTuple):
 
 RUNS = {
     # Wide enough that a step has as many operations as one of the convolutional core.
-    "transformer core, windows of 4": Run("arch.core=transformer arch.window=4 arch.expansion=2.5"),
+    "transformer core, windows of 4": Run(
+        "arch.core=transformer arch.window=4 arch.expansion=2.5 arch.early_weight=1"
+    ),
+    "transformer core, threshold learns at k* alone": Run(
+        "arch.core=transformer arch.window=4 arch.expansion=2.5"
+    ),
     "Pathfinder": Run(
         "", "pathfinder", "pathfinder_32", "--task pathfinder --size 32 --count 20000 --seed 0"
     ),
@@ -49,6 +54,8 @@ RUNS = {
     ),
     "heads not detached": Run("arch.detach_heads=false"),
     "all steps from the start": Run("step_curriculum=[]"),
+    "easy mazes first": Run("data.easy_first=0.5"),
+    "easy mazes first, all steps": Run("data.easy_first=0.5 step_curriculum=[]"),
     **{
         f"trained at depth {n}": Run(
             f"arch.halting=fixed arch.halt_max_steps={n} step_curriculum=[]"
