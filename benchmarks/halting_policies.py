@@ -51,6 +51,7 @@ LEARNED: dict[str, tuple[str, str]] = {
     "no alternation": ("ablation", "arch.alternate_every=0"),
     "sampled (REINFORCE)": ("ablation", "arch.contribution_loss=reinforce"),
     "no anchor": ("ablation", "arch.anchor_weight=0"),
+    "threshold held above S before k*": ("ablation", "arch.early_weight=1"),
 }
 CHANCES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.85)
 CHANGES = (0.02, 0.05, 0.08, 0.12, 0.17, 0.23, 0.3, 0.4)
@@ -269,6 +270,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keep", type=Path, required=True, help="folder of flood_fill.py's runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--only", nargs="+", choices=["unlearned", *LEARNED])
     parser.add_argument("--jobs", type=int, default=2, help="policies side by side, a core each")
     options = parser.parse_args()
     path = RESULTS / "halting_policies.json"
@@ -294,7 +296,8 @@ def main() -> None:
             print(seed, name, f"{new[0]['steps']:.2f} steps, IoU {new[0]['iou']:.4f}", flush=True)
 
     done = {(row["seed"], row["task"]) for row in rows}
-    tasks = [(seed, name) for name in ("unlearned", *LEARNED) for seed in options.seeds]
+    chosen = options.only or ("unlearned", *LEARNED)
+    tasks = [(seed, name) for name in chosen for seed in options.seeds]
     with ThreadPoolExecutor(options.jobs) as pool:
         list(pool.map(work, [task for task in tasks if task not in done]))
 

@@ -46,12 +46,19 @@ RUNS = {
     "digit scenes": Run(
         "", "digit_scenes", "digits_32", "--task digits --size 32 --count 20000 --seed 0"
     ),
-    "32 x 32, from 16 x 16": Run(
-        "init_from={keep}/run0 arch.halt_max_steps=24 step_curriculum=[] lr=1e-3 max_steps=500 "
-        "arch.warmup_updates=100 arch.anneal_updates=300 global_batch_size=16",
-        data="data_32",
-        prepare="--task flood_fill --size 32 --count 8000 --seed 0",
-    ),
+    **{
+        name: Run(
+            "init_from={keep}/run0 arch.halt_max_steps=24 step_curriculum=[] lr=1e-3 max_steps=500 "
+            "arch.warmup_updates=100 arch.anneal_updates=300 global_batch_size=16 "
+            f"arch.early_weight={weight} eval_every_steps=100",
+            data="data_32",
+            prepare="--task flood_fill --size 32 --count 8000 --seed 0",
+        )
+        for name, weight in (
+            ("32 x 32, from 16 x 16", 1),
+            ("32 x 32, threshold learns at k* alone", 0),
+        )
+    },
     "heads not detached": Run("arch.detach_heads=false"),
     "all steps from the start": Run("step_curriculum=[]"),
     "easy mazes first": Run("data.easy_first=0.5"),
