@@ -4,6 +4,7 @@ import json
 import sys
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -136,6 +137,72 @@ def test_seeds_must_have_the_same_settings(hrm: Run, tmp_path: Path) -> None:
     status, _, err = hrm("compare", tmp_path / "a", "--out", tmp_path / "b")
     assert status == 2
     assert "O1_seed1: is O1 as O1_seed0 is, but differs in global_batch_size" in err
+
+
+@pytest.mark.parametrize("key", ["max_steps", "load_pretrained_decoder", "data"])
+def test_seeds_must_have_the_same_length_decoder_and_data(
+    hrm: Run, tmp_path: Path, key: str
+) -> None:
+    for seed in (0, 1):
+        run = tmp_path / f"O1_seed{seed}"
+        (run / "checkpoints").mkdir(parents=True)
+        settings: dict[str, Any] = {
+            "experiment_name": "O1",
+            "seed": seed,
+            "data": {"path": "data/a"},
+        }
+        settings |= {"max_steps": 10, "load_pretrained_decoder": None}
+        if seed:
+            settings[key] = {"max_steps": 20, "data": {"path": "data/b"}}.get(key, "decoders/a")
+        (run / "config.yaml").write_text(json.dumps(settings))
+    status, _, err = hrm(
+        "compare", tmp_path / "O1_seed0", tmp_path / "O1_seed1", "--out", tmp_path / "b"
+    )
+    assert status == 2
+    assert f"O1_seed1: is O1 as O1_seed0 is, but differs in {key};" in err
+
+
+def test_a_decoder_cannot_be_changed_in_a_folder_in_use(hrm: Run, tmp_path: Path) -> None:
+    words = ("scale=cpu", "--series", "L", "--no-evaluation")
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    first = (*words, f"load_pretrained_decoder={tmp_path / 'a'}")
+    assert hrm("compare", "--out", tmp_path / "c", *first)[0] == 0
+    assert hrm("compare", "--out", tmp_path / "c", *first)[0] == 0
+    other = (*words, f"load_pretrained_decoder={tmp_path / 'b'}")
+    status, _, err = hrm("compare", "--out", tmp_path / "c", *other)
+    assert status == 2
+    assert f"began with {tmp_path / 'a'}, and now it is {tmp_path / 'b'}" in err
+    assert "and now it is none; give the same" in hrm("compare", "--out", tmp_path / "c", *words)[2]
+
+
+def test_what_a_comparison_could_not_evaluate_is_evaluated_when_it_is_read(
+    hrm: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_EVALUATION", "train test")
+    hrm("compare", "--out", tmp_path / "a", "scale=cpu", "--series", "L")
+    assert "interrupted" in (tmp_path / "a" / "report.md").read_text()
+    monkeypatch.delenv("NO_EVALUATION")
+    out = hrm("compare", tmp_path / "a", "--out", tmp_path / "b", "--json")[1]
+    runs = json.loads(out)["runs"]
+    assert {run["error"] for run in runs} == {None}
+    assert {run["figures"]["test/exact_accuracy"] for run in runs} == {0.5}
+
+
+def test_encoders_of_a_folder_that_is_read_are_judged_in_their_own_mode(
+    hrm: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    online = {"dynamics": "online", "num_act_steps": 4}
+    monkeypatch.setattr(command, "compose", lambda w: composed(w).model_copy(update=online))
+    words = ("scale=cpu", "--series", "L", "E", "--no-evaluation")
+    made = json.loads(hrm("compare", "--out", tmp_path / "a", *words, "--json")[1])
+    read = json.loads(
+        hrm("compare", tmp_path / "a", "--out", tmp_path / "b", "--no-evaluation", "--json")[1]
+    )
+    for found in (made, read):
+        e1 = next(v for v in found["verdicts"] if v["key"] == "E1")
+        assert "E1 0.5" in e1["figure"]
+        assert ", L1 0.5" in e1["figure"]
 
 
 def test_other_settings_need_another_folder(hrm: Run, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,26 @@ from rich.table import Table
 from hrm.commands.arguments import Parser, at_least, print_json
 from hrm.commands.train import load_data
 from hrm.compare.comparison import Comparison, compare
+from hrm.compare.data import prepared
 from hrm.compare.figures import RunFigures, by_experiment
-from hrm.compare.plan import SERIES, Round, check_series, rounds_and_choices
-from hrm.compare.provenance import about
-from hrm.compare.report import cell, summary, write_report
-from hrm.compare.runs import (
-    Job,
-    Runner,
+from hrm.compare.folder import (
+    EVALUATED_SPLITS,
+    evaluation_due,
+    is_comparison,
     is_finished,
+    outcomes_of,
     read_evaluations,
     read_jobs,
     read_run,
     read_settings,
+    whose,
 )
+from hrm.compare.modes import mode_settings
+from hrm.compare.plan import SERIES, Round, check_series, rounds_and_choices
+from hrm.compare.provenance import about
+from hrm.compare.report import summary, write_report
+from hrm.compare.runs import Job, Runner
+from hrm.compare.tables import cell
 from hrm.config import ExperimentConfig, compose
 from hrm.errors import UserError
 from hrm.files import write_text
@@ -40,9 +47,13 @@ from hrm.training.trainer import FREE_TO_CHANGE
 
 OWN_OPTIONS = {"experiment": "--series", "seed": "--seeds", "out": "--out", "resume": "--out"}
 """Settings that each run gets from an option."""
-MODE_KEYS = ("dynamics", "num_act_steps", "stagger")
-MODE_KEYS_OF_ARCH = ("halt_exploration_prob", "context")
-"""What the E-series takes from the experiment that leads."""
+START = ("load_pretrained_decoder", "init_from")
+"""What a run begins with, which a resumed one does not read again."""
+SAME_IN_SEEDS = frozenset(
+    "epochs max_steps stop_at_exact_accuracy stop_after_s eval_split eval_count max_eval_groups "  # noqa: SIM905
+    "eval_halting load_pretrained_decoder init_from".split()
+)
+"""Of what a resumed run may change, what makes the figures of two runs differ."""
 
 
 def run(arguments: list[str]) -> int:
@@ -83,7 +94,7 @@ def run(arguments: list[str]) -> int:
         settings.append(f"max_steps={options.max_steps}")
 
     out = Path(options.out)
-    splits = () if options.no_evaluation else ("train", "test")
+    splits = () if options.no_evaluation else EVALUATED_SPLITS
     runner = Runner(out, options.jobs, splits=splits, tell=tell)
     with ending_as_interrupted():
         if folders:
@@ -130,29 +141,58 @@ def read(runner: Runner, folders: Sequence[Path]) -> Comparison:
     Raises:
         UserError: a folder is no run's, or two runs of one experiment differ in more than the seed.
     """
-    found: list[RunFigures] = []
+    whole = [folder for folder in folders if is_comparison(folder)]
     own: dict[str, Path] = {}
     for folder in folders:
-        if (folder / "jobs").is_dir():
-            found += read_jobs(folder)
-            continue
         name = folder.name
         while name in own:
             name += "'"
-        own[name] = folder
-        read_run(folder)  # Refused before others are evaluated for nothing.
-    errors = runner.evaluate({name: path for name, path in own.items() if is_finished(path)})
+        if folder not in whole:
+            own[name] = folder
+    # Refused before others are evaluated for nothing.
+    refuse_mixed(_read_all(runner.out, whole, own, {}))
+    missing = due(whole)
+    # What was noted of an evaluation that has been made since is over.
+    evaluated = [o.name for f in whole for o in outcomes_of(f) if o.status == "finished"]
+    errors: dict[str, str | None] = dict.fromkeys(n for n in evaluated if n not in missing)
+    if runner.splits:
+        finished = {name: path for name, path in own.items() if is_finished(path)}
+        errors |= runner.evaluate(missing | finished)
+    return compare(_read_all(runner.out, whole, own, errors))
+
+
+def due(comparisons: Iterable[Path]) -> dict[str, Path]:
+    """The finished runs of comparisons, by name, whose evaluation is missing or was interrupted."""
+    return {
+        outcome.name: folder / "runs" / outcome.name
+        for folder in comparisons
+        for outcome in outcomes_of(folder)
+        if outcome.status == "finished"
+        and any(
+            evaluation_due(folder, outcome.name, folder / "runs" / outcome.name, split)
+            for split in EVALUATED_SPLITS
+        )
+    }
+
+
+def _read_all(
+    out: Path,
+    comparisons: Iterable[Path],
+    own: Mapping[str, Path],
+    errors: Mapping[str, str | None],
+) -> list[RunFigures]:
+    """The runs of comparisons and single ones; `errors` of their evaluation, by name."""
+    found = [run for folder in comparisons for run in read_jobs(folder, out, errors)]
     found += [
         read_run(
-            folder,
+            path,
             name=name,
             error=errors.get(name),
-            evaluations=read_evaluations(runner.out, name),
+            evaluations=read_evaluations(out, name, whose(out, path)),
         )
-        for name, folder in own.items()
+        for name, path in own.items()
     ]
-    refuse_mixed(found)
-    return compare(found)
+    return found
 
 
 def refuse_mixed(runs: Sequence[RunFigures]) -> None:
@@ -168,7 +208,11 @@ def refuse_mixed(runs: Sequence[RunFigures]) -> None:
             )
         seeds[key] = found.name
         settings = read_settings(found.folder) if found.folder else {}
-        kept = {k: v for k, v in settings.items() if k not in (*FREE_TO_CHANGE, "seed", "data")}
+        free = FREE_TO_CHANGE - SAME_IN_SEEDS
+        kept = {k: v for k, v in settings.items() if k not in (*free, "seed")}
+        if settings:
+            kept |= {"data": _data_of(settings)}
+            kept |= {key: _place(settings.get(key)) for key in START}
         name, before = first.setdefault(found.experiment, (found.name, kept))
         for setting in kept.keys() & before.keys():
             if kept[setting] != before[setting]:
@@ -176,6 +220,18 @@ def refuse_mixed(runs: Sequence[RunFigures]) -> None:
                     f"{found.name}: is {found.experiment} as {name} is, but differs in {setting}; "
                     "seeds of an experiment have the same settings"
                 )
+
+
+def _data_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run's data are, wherever they lie: how they were made, or else their folder."""
+    data = {k: v for k, v in (settings.get("data") or {}).items() if k != "prepare"}
+    root = Path(data.get("path") or "")
+    return data | {"path": prepared(root).get("tasks") or _place(data.get("path"))}
+
+
+def _place(path: str | None) -> str | None:
+    """A path however it is written; a name of a shipped model or of the hub as it is."""
+    return str(Path(path).resolve()) if path and Path(path).exists() else path
 
 
 def run_series(
@@ -192,6 +248,7 @@ def run_series(
         for name in SERIES[letter]
     }
     refuse_other_settings(runner.out, settings)
+    refuse_other_start(runner.out, configs)
     prepare(configs)
     wanted: dict[str, Job] = {}
     told = 0
@@ -204,8 +261,7 @@ def run_series(
         due = rounds[-1] if rounds else None
         jobs = [] if due is None else jobs_of(due, seeds, settings, configs)
         if all(job.name in wanted for job in jobs):
-            reference = next((r.mode_of for r in rounds if r.mode_of), None)
-            return compare(runs, choices, reference)
+            return compare(runs, choices)
         wanted |= {job.name: job for job in jobs}
         runner.run(jobs)
 
@@ -228,6 +284,23 @@ def refuse_other_settings(out: Path, settings: Sequence[str]) -> None:
         return
     out.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps({"settings": kept}) + "\n")
+
+
+def refuse_other_start(out: Path, configs: Mapping[str, ExperimentConfig]) -> None:
+    """Raises UserError if `out` holds a run that began with another decoder or model.
+
+    A resumed run does not read them again: it would be noted with what it never had.
+    """
+    for path in sorted((out / "runs").glob("*/config.yaml")):
+        settings = read_settings(path.parent)
+        config = configs.get(str(settings.get("experiment_name")))
+        for key in START:
+            was, now = settings.get(key), getattr(config, key, None)
+            if config is not None and _place(was) != _place(now):
+                raise UserError(
+                    f"{key}: {path.parent.name} in {out} began with {was or 'none'}, and now it is "
+                    f"{now or 'none'}; give the same, or another folder"
+                )
 
 
 def prepare(configs: Mapping[str, ExperimentConfig]) -> None:
@@ -259,14 +332,6 @@ def jobs_of(
         for seed in seeds
         for name in due.experiments
     ]
-
-
-def mode_settings(config: ExperimentConfig) -> list[str]:
-    """The settings that give another experiment the mode of this one."""
-    values = config.model_dump(mode="json", include=set(MODE_KEYS))
-    words = {key: values[key] for key in MODE_KEYS if key in values}
-    words |= {f"arch.{key}": config.arch[key] for key in MODE_KEYS_OF_ARCH}
-    return [f"{key}={'null' if value is None else value}" for key, value in words.items()]
 
 
 def show(comparison: Comparison) -> None:

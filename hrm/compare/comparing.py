@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Literal
 
-from hrm.compare.figures import Clock, ExperimentFigures, Values, first_to_level
+from hrm.compare.figures import ExperimentFigures, Values, first_to_level
+from hrm.compare.log import Clock
 
 Ruling = Literal["supported", "refuted", "inconclusive"]
 Finding = tuple[Ruling, str]
 """A ruling, and the figure that decided in words."""
 ROUNDING = 1e-9
 """Means of equal values differ by less."""
+CLOCKS: dict[Clock, str] = {
+    "updates": "updates",
+    "samples": "rows drawn",
+    "seconds": "seconds of training",
+}
 Figures = Mapping[str, ExperimentFigures]
 
 
@@ -45,7 +51,9 @@ def sooner(a: ExperimentFigures, b: ExperimentFigures, clock: Clock) -> Finding:
         return "inconclusive", f"neither of {a.name} and {b.name} reaches 10 % in all seeds"
     level, of_a, of_b = found
     ruling, _ = higher(of_b, of_a)
-    told = f"{clock} to {level:.0%}: {a.name} {of_a.told('.0f')}, {b.name} {of_b.told('.0f')}"
+    told = (
+        f"{CLOCKS[clock]} to {level:.0%}: {a.name} {of_a.told('.0f')}, {b.name} {of_b.told('.0f')}"
+    )
     late = [f.name for f in (a, b) if f.times(level, clock)[1]]
     if late:
         told += f"; seeds of {' and '.join(late)} that never reach it count with their whole length"

@@ -9,15 +9,16 @@ from typing import Any
 
 from hrm.compare.figures import (
     LEVELS,
-    Clock,
     ExperimentFigures,
     RunFigures,
     Values,
     at_budget,
     by_experiment,
 )
+from hrm.compare.log import Clock
 from hrm.compare.plan import EXPERIMENTS, Choice
-from hrm.compare.verdicts import Verdict, verdicts
+from hrm.compare.verdict import Verdict
+from hrm.compare.verdicts import verdicts
 from hrm.compare.winner import Winner, winner
 
 CLOCKS: tuple[Clock, ...] = ("updates", "samples", "seconds")
@@ -29,12 +30,10 @@ class Comparison:
 
     Args:
         choices: of the decision tree; none where finished runs were read.
-        reference: the experiment whose mode the E-series took.
     """
 
     experiments: dict[str, ExperimentFigures]
     choices: tuple[Choice, ...] = ()
-    reference: str | None = None
 
     @property
     def runs(self) -> list[RunFigures]:
@@ -42,7 +41,7 @@ class Comparison:
 
     @cached_property
     def verdicts(self) -> list[Verdict]:
-        return verdicts(self.experiments, self.reference)
+        return verdicts(self.experiments)
 
     @cached_property
     def winner(self) -> Winner:
@@ -62,14 +61,12 @@ class Comparison:
         return Values(name, tuple(v for v in values if v is not None))
 
 
-def compare(
-    runs: Sequence[RunFigures], choices: Sequence[Choice] = (), reference: str | None = None
-) -> Comparison:
+def compare(runs: Sequence[RunFigures], choices: Sequence[Choice] = ()) -> Comparison:
     """The comparison of these runs."""
     found = by_experiment(sorted(runs, key=lambda run: (run.experiment, run.seed, run.name)))
     order = [name for name in EXPERIMENTS if name in found]
     order += [name for name in found if name not in EXPERIMENTS]
-    return Comparison({name: found[name] for name in order}, tuple(choices), reference)
+    return Comparison({name: found[name] for name in order}, tuple(choices))
 
 
 def as_dict(comparison: Comparison, about: Mapping[str, Any]) -> dict[str, Any]:

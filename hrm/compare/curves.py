@@ -13,7 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from hrm.compare.difficulty import task_difficulty, task_of
-from hrm.compare.figures import ExperimentFigures, Floats, smoothed
+from hrm.compare.figures import ExperimentFigures
+from hrm.compare.log import Floats, smoothed
+from hrm.compare.tables import halts
 from hrm.plots import drawing
 
 COLOURS = {
@@ -22,6 +24,8 @@ COLOURS = {
     "E": ("#1f6b34", "#4fa866", "#a3d6b0"),
 }
 ENCODER_PANELS = (("encoder_share", "Slots that taught the encoder"), ("kl", "KL"))
+FEW = 10
+"""Up to so many points are shown as such."""
 OTHERS = ("#666666", "#8c6bb1", "#c2a5cf", "#b8860b")
 
 
@@ -44,22 +48,33 @@ def draw(experiments: Mapping[str, ExperimentFigures], folder: Path) -> list[Pic
          "unfinished. Each point is the mean over the last 2 % of the updates."),
         ("held_out", _held_out, "Exact and token accuracy on the held-out rows that were looked at "
          "while training, averaged weights, every sequence to the last step."),
-        ("halting", _halting, "Mean steps at halt in training (original mode only), and "
-         "q_halt_accuracy; dashed: what always giving the more frequent answer would get."),
-        ("encoder", _encoder, "Share of the slots that gave the encoder a gradient, and the KL "
-         "term of variational encoders."),
+        ("halting", _halting, "Left: mean steps at halt in training, exploration included; in "
+         "online mode nothing halts, and nothing is drawn. Right: q_halt_accuracy in training; "
+         "dashed: what always giving the more frequent answer would get."),
+        ("by_step", _by_step, "Exact accuracy of the training tasks after each evaluated step, "
+         "averaged weights, after the run. Thick: mean over the seeds; thin: each seed; circle: "
+         "the most steps that training takes."),
+        ("encoder", _encoder, "Share of the slots that gave the encoder a gradient (all of them in "
+         "online mode, whose lines lie on one another), and the KL term of variational encoders, "
+         "in nats."),
         ("steps", _histograms, "At which step the policy would halt each evaluated row (share of "
          "rows, mean over seeds)."),
-        ("easy_tasks", _easy, "Training tasks: the step at which the policy halts over the task's "
-         "difficulty, the mean step of the first right answer in runs of other experiments."),
+        ("easy_tasks", _easy, "Each dot some training tasks, the larger the more: the step at "
+         "which the policy halts over the task's difficulty, the mean step of the first right "
+         "answer in runs of other experiments (one more than all steps where there is none)."),
     )  # fmt: skip
     pictures = []
     for name, function, caption in drawings:
         figure = function(shown)
         if figure is not None:
             drawing.save(figure, folder / f"{name}.png")
-            pictures.append(Picture(folder / f"{name}.png", caption))
+            pictures.append(Picture(folder / f"{name}.png", f"{caption} {_seeds(shown)}"))
     return pictures
+
+
+def _seeds(shown: Mapping[str, ExperimentFigures]) -> str:
+    counts = ", ".join(f"{name} {len(found.finished)}" for name, found in shown.items())
+    return f"Finished seeds: {counts}."
 
 
 def colour(name: str, names: Sequence[str]) -> str:
@@ -101,6 +116,8 @@ def _held_out(shown: Mapping[str, ExperimentFigures]) -> Figure | None:
         drawing.tidy(axes, "both")
     if not (left.lines or right.lines):
         return None
+    # Where nothing is right the axis would go below 0.
+    left.set_ylim(-0.002, max(0.05, left.get_ylim()[1]))
     _legend(figure, left if left.lines else right)
     return figure
 
@@ -110,7 +127,8 @@ def _halting(shown: Mapping[str, ExperimentFigures]) -> Figure | None:
     steps, right = figure.subplots(1, 2)
     for name, found in shown.items():
         shade = colour(name, list(shown))
-        _over(steps, found, "steps", "updates", shade)
+        if any(map(halts, found.runs)):  # Otherwise it is a constant, and no steps at halt.
+            _over(steps, found, "steps", "updates", shade)
         _over(right, found, "q_halt_accuracy", "updates", shade)
         _over(right, found, "constant", "updates", shade, dashed=True)
     steps.set_ylabel("Mean steps at halt, training")
@@ -122,6 +140,32 @@ def _halting(shown: Mapping[str, ExperimentFigures]) -> Figure | None:
     if not (steps.lines or right.lines):
         return None
     _legend(figure, right if right.lines else steps)
+    return figure
+
+
+def _by_step(shown: Mapping[str, ExperimentFigures]) -> Figure | None:
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for name, found in shown.items():
+        shade, runs = colour(name, list(shown)), [run for run in found.finished if run.by_step]
+        length = min((len(run.by_step) for run in runs), default=0)
+        if not length:
+            continue
+        mean = np.mean([run.by_step[:length] for run in runs], axis=0)
+        steps = np.arange(1, length + 1)
+        for run in runs[: len(runs) * (len(runs) > 1)]:
+            axes.plot(steps, run.by_step[:length], color=shade, linewidth=0.8, alpha=0.45)
+        axes.plot(steps, mean, color=shade, linewidth=2.0, label=name)
+        last = min(runs[0].max_steps or length, length)
+        axes.plot([last], [mean[last - 1]], "o", color=shade, fillstyle="none", markersize=9)
+    if not axes.lines:
+        return None
+    axes.set_xlabel("Step")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylabel("Exactly right, training tasks")
+    _percent(axes)
+    drawing.tidy(axes, "both")
+    _legend(figure, axes)
     return figure
 
 
@@ -188,13 +232,18 @@ def _easy(shown: Mapping[str, ExperimentFigures]) -> Figure | None:
             if task_of(group) in difficulty
         ]
         if points:
-            hard, steps = zip(*points, strict=True)
-            axes.scatter(hard, steps, s=14, alpha=0.6, color=colour(name, list(shown)), label=name)
+            places, counts = np.unique(np.asarray(points), axis=0, return_counts=True)
+            shade = colour(name, list(shown))
+            axes.scatter(
+                places[:, 0], places[:, 1], s=10 + 8 * counts, alpha=0.5, color=shade, label=name
+            )
     if not axes.collections:
         return None
+    for low, high, put in ((*axes.get_xlim(), axes.set_xlim), (*axes.get_ylim(), axes.set_ylim)):
+        put(min(low, 0.5), max(high, 3.5))  # Steps, and not the hundredths between two of them.
     axes.set_xlabel("Difficulty: step of the first right answer in other runs")
     axes.set_ylabel("Step at which the policy halts")
-    axes.legend(frameon=False)
+    _legend(figure, axes)
     drawing.tidy(axes, "both")
     return figure
 
@@ -230,6 +279,11 @@ def _over(
     grid = np.linspace(low, high, 200) if high > low else np.array([high])
     mean = np.mean([np.interp(grid, x, y) for x, y in lines], axis=0)
     style = {"linestyle": "--", "linewidth": 1.0} if dashed else {"linewidth": 2.0}
+    few = max(len(x) for x, _ in lines) <= FEW
+    if few and not dashed:
+        x = lines[0][0]
+        y = np.interp(x, grid, mean)
+        axes.plot(x[x <= high], y[x <= high], "o", color=shade, markersize=4)
     marker = "o" if len(grid) == 1 else ""
     axes.plot(grid, mean, color=shade, marker=marker, label=None if dashed else found.name, **style)
 

@@ -20,27 +20,32 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TypeVar
 
-import yaml
-
-from hrm.compare.figures import RunFigures, Status, figures_of_run
-from hrm.errors import UserError
+from hrm.compare.folder import (
+    EVALUATED_SPLITS,
+    Ended,
+    Outcome,
+    evaluation_due,
+    evaluation_path,
+    is_finished,
+    newest_checkpoint,
+    outcome_of,
+    read_settings,
+    whose,
+)
+from hrm.compare.progress import last_error, last_row, progress_line
+from hrm.compare.stamp import stamp
 from hrm.files import write_text
-from hrm.training.checkpoint import checkpoints, read_json
-from hrm.training.metrics import read_metrics
 
 HRM = (sys.executable, "-m", "hrm")
-EVALUATED_SPLITS = ("train", "test")
-"""Of the last weights after a run; `val`, as a rule, is looked at while training."""
 GRACE_S = 20.0
 """How long an interrupted process may take to end."""
 
 T = TypeVar("T")
 U = TypeVar("U")
-Ended = Literal["finished", "failed", "unfinished"]
 Tell = Callable[[str], object]
 """Called with a line for people."""
 
@@ -61,21 +66,6 @@ class Job:
     def command(self) -> str:
         """What a person would type."""
         return " ".join(["hrm train", *self.settings])
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a job went; `OUT/jobs/NAME.json`."""
-
-    name: str
-    experiment: str
-    seed: int
-    settings: list[str]
-    status: Ended
-    error: str | None
-    """The last line of what failed, the training or an evaluation after it."""
-    seconds: float
-    """Of this call's work on it."""
 
 
 class Runner:
@@ -139,56 +129,68 @@ class Runner:
         return [future.result() for future in futures]
 
     def _do(self, job: Job) -> Outcome:
-        started = time.monotonic()
+        folder = self.out / "runs" / job.name
+        before = outcome_of(self.out, job.name)
+        done = (
+            before is not None
+            and before.status == "finished"
+            and before.settings == list(job.settings)
+            and is_finished(folder)
+        )
         if self._stopping:
-            return self._note(job, "unfinished", "interrupted", started)
+            if before and done:
+                return before  # What was over before is over still.
+            return self._note(job, "unfinished", "interrupted", before.made if before else ())
         with self._lock:
             self._jobs[job.name] = job
         try:
-            if not self._is_done(job):
+            if before is None or not done:
                 self.tell(f"{job.name}: {job.command}")
-                error = self._train(job)
+                before, error = self._train(job, before)
                 if error is not None:
                     status: Ended = "unfinished" if self._stopping else "failed"
                     self.tell(f"{job.name}: {status}: {error}")
-                    return self._note(job, status, error, started)
-            folder = self.out / "runs" / job.name
+                    return self._keep(replace(before, status=status, error=error))
             errors = [e for s in self.splits if (e := self._evaluate(job.name, folder, s))]
         finally:
             with self._lock:
                 del self._jobs[job.name]
-        outcome = self._note(job, "finished", "; ".join(errors) or None, started)
-        self.tell(f"{job.name}: finished" + (f", but {outcome.error}" if errors else ""))
-        return outcome
+        error = "; ".join(errors) or None
+        self.tell(f"{job.name}: finished" + (f", but {error}" if errors else ""))
+        return self._keep(replace(before, status="finished", error=error))
 
-    def _is_done(self, job: Job) -> bool:
-        record = self.out / "jobs" / f"{job.name}.json"
-        if not record.is_file() or read_json(record).get("settings") != list(job.settings):
-            return False
-        return is_finished(self.out / "runs" / job.name)
+    def _train(self, job: Job, before: Outcome | None) -> tuple[Outcome, str | None]:
+        """Train, or go on; what is noted of it, and the error if it failed.
 
-    def _train(self, job: Job) -> str | None:
-        folder = self.out / "runs" / job.name
+        It is noted before it starts, so that what made it is known even if this process is killed.
+        """
+        folder, started = self.out / "runs" / job.name, time.monotonic()
+        from_step = newest_checkpoint(folder)
+        made, now = before.made if before else [], stamp()
+        # Without a checkpoint the run begins anew, whatever made what lies there; with one, older
+        # code may have made it, which noted nothing.
+        earlier = [] if from_step is None else made or [dict.fromkeys(now)]
+        noted = self._note(
+            job, "unfinished", "has not ended", earlier if now in earlier[-1:] else [*earlier, now]
+        )
         # A folder of which nothing was written yet is begun anew by the same words.
         words = [*job.settings, f"out={folder}", "resume=true", "progress=false"]
-        return self._call(job.name, f"{job.name}.txt", ["train", *words])[0]
+        error = self._call(job.name, f"{job.name}.txt", ["train", *words])[0]
+        idle = from_step is not None and newest_checkpoint(folder) == from_step
+        seconds = round(time.monotonic() - started, 1)
+        return replace(noted, made=made if idle else noted.made, seconds=seconds), error
 
     def _evaluate(self, name: str, folder: Path, split: str) -> str | None:
         """Evaluate a run's last weights, unless they have been; the error if it failed.
 
         A split that its data do not have is none.
         """
-        settings = read_settings(folder)
-        root = Path((settings.get("data") or {}).get("path", ""))
-        if root != Path() and root.is_dir() and not (root / split).is_dir():
+        if not evaluation_due(self.out, name, folder, split):
             return None
-        kept = self.out / "evaluations" / f"{name}.{split}.json"
-        found = checkpoints(folder)
-        newest = found[-1].name if found else None
-        if kept.is_file() and read_json(kept).get("checkpoint") == newest:
-            return None
-        words = ["evaluate", str(folder), "--split", split, "--by-group", "--json"]
-        if split == "train" and (limit := settings.get("max_train_groups")):
+        # By its path: a run's folder may stand for its best checkpoint, which is no last one.
+        newest = newest_checkpoint(folder)
+        words = ["evaluate", str(newest or folder), "--split", split, "--by-group", "--json"]
+        if split == "train" and (limit := read_settings(folder).get("max_train_groups")):
             words += ["--groups", str(limit)]
         error, printed = self._call(name, f"{name}.{split}.txt", words)
         try:
@@ -197,7 +199,8 @@ class Runner:
             error = "printed no JSON object"
         if error is not None:
             return f"evaluation on {split}: {error}"
-        write_text(kept, json.dumps(figures | {"checkpoint": newest}))
+        kept = figures | {"checkpoint": newest and newest.name, "run": whose(self.out, folder)}
+        write_text(evaluation_path(self.out, name, split), json.dumps(kept))
         return None
 
     def _call(self, name: str, said_in: str, words: Sequence[str]) -> tuple[str | None, bytes]:
@@ -225,17 +228,16 @@ class Runner:
         return last_error(log.read_text(errors="replace"), process.returncode), printed
 
     def _note(
-        self,
-        job: Job,
-        status: Ended,
-        error: str | None,
-        started: float,
+        self, job: Job, status: Ended, error: str, made: Sequence[dict[str, str | None]] = ()
     ) -> Outcome:
-        seconds = round(time.monotonic() - started, 1)
-        outcome = Outcome(
-            job.name, job.experiment, job.seed, list(job.settings), status, error, seconds
+        settings = list(job.settings)
+        return self._keep(
+            Outcome(job.name, job.experiment, job.seed, settings, status, error, 0.0, list(made))
         )
-        write_text(self.out / "jobs" / f"{job.name}.json", json.dumps(asdict(outcome), indent=2))
+
+    def _keep(self, outcome: Outcome) -> Outcome:
+        path = self.out / "jobs" / f"{outcome.name}.json"
+        write_text(path, json.dumps(asdict(outcome), indent=2))
         return outcome
 
     def _tell_progress(self) -> None:
@@ -244,7 +246,7 @@ class Runner:
         for job in jobs:
             row = last_row(self.out / "runs" / job.name / "metrics.jsonl")
             if row is not None:
-                self.tell(progress_line(job, row))
+                self.tell(progress_line(job.name, job.updates, row))
 
     def _stop(self) -> None:
         """End what runs; a terminal's interrupt has reached it already, other ones have not."""
@@ -260,127 +262,3 @@ class Runner:
                 process.wait(max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 process.kill()
-
-
-def progress_line(job: Job, row: Mapping[str, Any]) -> str:
-    """A running job in words, from the last row of its log."""
-    of = f" of {job.updates}" if job.updates else ""
-    words = [f"{job.name}: update {row['step']}{of}"]
-    for key, gloss in (
-        ("train/exact_accuracy", "exact"),
-        ("train/steps", "steps"),
-        ("train/q_halt_accuracy", "q_halt"),
-        ("eval/exact_accuracy", "held out"),
-    ):
-        if row.get(key) is not None:
-            words.append(f"{gloss} {row[key]:.3f}")
-    seconds = row.get("time/train_s") or 0.0
-    if job.updates and row["step"]:
-        left = seconds * (job.updates / row["step"] - 1)
-        words.append(f"about {left / 60:.0f} min left")
-    return ", ".join(words)
-
-
-def last_row(path: Path) -> dict[str, Any] | None:
-    """The last whole row of a log that may be growing."""
-    try:
-        with path.open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - (1 << 18)))
-            lines = file.read().split(b"\n")[:-1]
-        row = json.loads(lines[-1])
-    except (OSError, IndexError, ValueError):
-        return None
-    return row if isinstance(row, dict) and "step" in row else None
-
-
-def last_error(said: str, status: int) -> str:
-    """The line that tells why a command failed; by which signal it ended, if by one."""
-    lines = [line.strip() for line in said.splitlines()]
-    lines = [line for line in lines if line and not line.startswith("hrm: warning:")]
-    last = lines[-1].removeprefix("hrm: ") if lines else "nothing was said"
-    if status >= 0:
-        return f"{last} (exit status {status})"
-    try:
-        name = signal.Signals(-status).name
-    except ValueError:
-        name = f"signal {-status}"
-    return f"ended by {name}; last line: {last}"
-
-
-def is_finished(folder: Path) -> bool:
-    """Whether a run's newest checkpoint says that it is over."""
-    found = checkpoints(folder)
-    state = found[-1] / "state.json" if found else None
-    return state is not None and state.is_file() and bool(read_json(state).get("finished"))
-
-
-def read_jobs(out: Path) -> list[RunFigures]:
-    """The figures of all runs in a comparison's folder, as they stand."""
-    outcomes = [Outcome(**read_json(path)) for path in sorted((out / "jobs").glob("*.json"))]
-    return [
-        read_run(
-            out / "runs" / outcome.name,
-            name=outcome.name,
-            experiment=outcome.experiment,
-            seed=outcome.seed,
-            status=outcome.status,
-            error=outcome.error,
-            command=" ".join(["hrm train", *outcome.settings]),
-            evaluations=read_evaluations(out, outcome.name),
-        )
-        for outcome in outcomes
-    ]
-
-
-def read_evaluations(out: Path, name: str) -> dict[str, dict[str, Any]]:
-    """What was kept of a run's evaluations, by split."""
-    paths = {s: out / "evaluations" / f"{name}.{s}.json" for s in ("train", "val", "test")}
-    return {split: read_json(path) for split, path in paths.items() if path.is_file()}
-
-
-def read_settings(folder: Path) -> dict[str, Any]:
-    """A run's settings; empty if it wrote none."""
-    path = folder / "config.yaml"
-    return (yaml.safe_load(path.read_text()) or {}) if path.is_file() else {}
-
-
-def read_run(
-    folder: Path,
-    *,
-    name: str | None = None,
-    experiment: str | None = None,
-    seed: int | None = None,
-    status: Status | None = None,
-    error: str | None = None,
-    command: str | None = None,
-    evaluations: Mapping[str, Mapping[str, Any]] | None = None,
-) -> RunFigures:
-    """The figures of a run's folder.
-
-    Args:
-        status: None: finished if the newest checkpoint says so.
-        experiment, seed: for a run that failed before it wrote its settings.
-
-    Raises:
-        UserError: there is neither a run in it nor a status given.
-    """
-    config = read_settings(folder)
-    if not config and status is None:
-        raise UserError(f"{folder}: is not a run's folder; it holds no config.yaml")
-    if experiment is not None:
-        config["experiment_name"] = experiment
-    if seed is not None:
-        config["seed"] = seed
-    if status is None:
-        status = "finished" if is_finished(folder) else "unfinished"
-    return figures_of_run(
-        name or folder.name,
-        config,
-        read_metrics(folder / "metrics.jsonl"),
-        status=status,
-        error=error,
-        command=command,
-        folder=folder,
-        evaluations=evaluations,
-    )

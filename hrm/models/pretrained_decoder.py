@@ -31,6 +31,7 @@ MUST_AGREE = (
     "rope_theta",
     "mix_norm",
     "rms_norm_eps",
+    "q_pool",
 )
 """Settings that shapes do not show and without which the same weights are another function."""
 NOT_DECODER = ("inner.puzzle_emb.", "encoder.")

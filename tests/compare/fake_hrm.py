@@ -2,8 +2,9 @@
 
 Settings: `experiment`, `seed`, `out`, `max_steps`. How O2 dies is in the environment's `O2_DIES`:
 `always` (half of the updates, a line on standard error and status 1), `once` (the same, but it goes
-on when resumed), `killed` (by a signal), `early` (before anything is written). Each call appends a
-line to `calls.txt` beside the run's folder.
+on when resumed), `killed` (by a signal), `early` (before anything is written). Evaluations of
+splits in `NO_EVALUATION` are interrupted. Each call appends a line to `calls.txt` beside the run's
+folder.
 """
 
 import json
@@ -29,8 +30,10 @@ def train(settings: dict[str, str]) -> int:
     config = {
         "experiment_name": experiment,
         "seed": seed,
-        "dynamics": "online" if online else "persistent",
-        "num_act_steps": 4 if online else None,
+        "dynamics": settings.get("dynamics", "online" if online else "persistent"),
+        "num_act_steps": json.loads(settings.get("num_act_steps", "4" if online else "null")),
+        "max_steps": total,
+        "load_pretrained_decoder": settings.get("load_pretrained_decoder"),
         "global_batch_size": 8,
         "arch": {"halt_max_steps": 8},
     }
@@ -67,9 +70,12 @@ def train(settings: dict[str, str]) -> int:
 
 
 def evaluate(words: list[str]) -> int:
-    folder, split = Path(words[0]), words[words.index("--split") + 1]
+    folder, split = Path(words[0]).parents[1], words[words.index("--split") + 1]
     with (folder.parent / "calls.txt").open("a") as file:
         file.write(f"evaluate {folder.name} {split}\n")
+    if split in os.environ.get("NO_EVALUATION", "").split():
+        print("hrm: interrupted", file=sys.stderr)
+        return 130
     if split == "val":
         print("hrm: there is no val", file=sys.stderr)
         return 2

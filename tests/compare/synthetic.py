@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hrm.compare.figures import RunFigures, Status, figures_of_run
+from hrm.compare.figures import RunFigures, Status
+from hrm.compare.reading import figures_of_run
 
 UPDATES, EVERY, BATCH = 1000, 10, 32
 
@@ -57,24 +58,27 @@ def run(
     status: Status = "finished",
     error: str | None = None,
     evaluations: dict[str, dict[str, Any]] | None = None,
+    like: str = "",
+    config: dict[str, Any] | None = None,
     **told: Any,
 ) -> RunFigures:
-    """The figures of such a run; L's are online."""
-    online = experiment.startswith("L")
+    """The figures of such a run; L's are online, and one that is `like` L; `config` comes last."""
+    online = (like or experiment).startswith("L")
     if online:
         told = {"steps": None, "encoder_share": 1.0} | told
-    config = {
+    settings: dict[str, Any] = {
         "experiment_name": experiment,
         "seed": seed,
         "dynamics": "online" if online else "persistent",
         "num_act_steps": 4 if online else None,
         "global_batch_size": BATCH,
-        "arch": {"halt_max_steps": 8},
+        **(config or {}),
+        "arch": {"halt_max_steps": 8, **(config or {}).get("arch", {})},
     }
     log = [] if status == "failed" and not told else rows(**told)
     return figures_of_run(
         f"{experiment}_seed{seed}",
-        config,
+        settings,
         log,
         status=status,
         error=error,
@@ -94,13 +98,15 @@ def evaluation(
     histogram: Sequence[int] = (0, 10, 10, 0),
     steps_by_task: Sequence[float] = (),
     first_right: Sequence[float] = (),
+    by_step: Sequence[float] = (),
 ) -> dict[str, Any]:
     """What `hrm evaluate RUN --by-group --json` might say."""
     groups = [
         {"group": i, "count": 2, "policy_mean_steps": steps, "first_right_step": right}
         for i, (steps, right) in enumerate(zip(steps_by_task, first_right, strict=True))
     ]
-    return {
+    kept = {"accuracy_by_step": list(by_step), "max_steps": len(by_step)} if by_step else {}
+    return kept | {
         "exact_accuracy": exact,
         "accuracy": exact,
         "q_halt_auroc_all_steps": auroc,

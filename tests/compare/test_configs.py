@@ -49,6 +49,11 @@ def test_experiments_differ_in_what_they_vary_alone(scale: str) -> None:
         assert {k for k in found if not k.startswith("arch.encoder_")} <= {"global_batch_size"}
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_on_a_cpu_no_measurement_compiles_some_runs_and_not_others(name: str) -> None:
+    assert composed(name, "cpu").compile is False
+
+
 def test_the_documents_figures_stand_in_the_full_size() -> None:
     o1, e1 = composed("O1", "full"), composed("E1", "full")
     assert (o1.max_train_groups, o1.max_eval_groups) == (32, 32)

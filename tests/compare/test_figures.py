@@ -10,11 +10,10 @@ from hrm.compare.figures import (
     Values,
     at_budget,
     by_experiment,
-    figures_of_run,
     first_to_level,
-    read_curves,
-    smoothed,
 )
+from hrm.compare.log import read_curves, smoothed
+from hrm.compare.reading import figures_of_run
 from tests.compare.synthetic import run, seeds
 
 CONFIG = {

@@ -2,19 +2,24 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hrm.compare.blocks import Bullets, Code, Heading, Image, Table, Text, as_html, as_markdown
 from hrm.compare.comparison import Comparison, compare
+from hrm.compare.curves import _halting, colour
 from hrm.compare.figures import by_experiment
 from hrm.compare.plan import rounds_and_choices
-from hrm.compare.report import cell, summary, write_report
+from hrm.compare.report import summary, write_report
+from hrm.compare.stamp import made_told
+from hrm.compare.tables import cell
 from tests.compare.synthetic import evaluation, run, seeds
 
 HEADINGS = [
     "What went wrong",
+    "What was run",
     "How to read this",
     "Success criteria",
     "Expected differences",
@@ -34,7 +39,9 @@ HEADINGS = [
 @pytest.fixture(scope="module")
 def comparison() -> Comparison:
     groups = {"steps_by_task": [2.0 + i for i in range(9)], "first_right": list(range(1, 10))}
-    evaluations = {"train": evaluation(**groups), "test": evaluation(exact=0.1)}  # type: ignore[arg-type]
+    by_step = [0.5, 0.6, 0.7, 0.8, 0.7, 0.6, 0.5, 0.4]
+    train = evaluation(**groups, by_step=by_step)  # type: ignore[arg-type]
+    evaluations = {"train": train, "test": evaluation(exact=0.1)}
     runs = seeds("O1", [0.93, 0.95], evaluations=evaluations)
     runs += seeds("L1", [0.8, 0.7], evaluations=evaluations, half_at=50.0)
     runs += [run("O2", 0, status="failed", error="a | b <c> broke", exact=0.1, updates=200)]
@@ -45,7 +52,7 @@ def comparison() -> Comparison:
 @pytest.fixture(scope="module")
 def folder(comparison: Comparison, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("report")
-    about = {"command": "hrm compare --out x", "machine": "a machine", "decoder": "of runs/decoder"}
+    about = {"command": "hrm compare --out x", "rows": "As they are.", "decoder": "of runs/decoder"}
     write_report(comparison, out, about)
     return out
 
@@ -54,10 +61,10 @@ def test_the_markdown_has_all_tables(folder: Path) -> None:
     text = (folder / "report.md").read_text()
     assert re.findall(r"^## (.*)$", text, re.M) == HEADINGS
     sections = dict(zip(HEADINGS, re.split(r"^## .*$", text, flags=re.M)[1:], strict=True))
-    for title in HEADINGS[2:11] + HEADINGS[12:13]:
+    for title in HEADINGS[3:12] + HEADINGS[13:14]:
         assert "| --- |" in sections[title], title
     # A row a claim, with its ruling and its rule.
-    rows = [line for t in HEADINGS[2:5] for line in sections[t].splitlines() if line[:2] == "| "]
+    rows = [line for t in HEADINGS[3:6] for line in sections[t].splitlines() if line[:2] == "| "]
     rulings = [row.split(" | ")[1] for row in rows if row.split(" | ")[1] not in ("Ruling", "---")]
     assert len(rulings) == 18
     assert set(rulings) <= {"supported", "refuted", "inconclusive"}
@@ -68,13 +75,13 @@ def test_the_markdown_has_all_tables(folder: Path) -> None:
 
 def test_pictures_are_linked_and_there(folder: Path) -> None:
     names = re.findall(r"\]\((curves/[a-z_]+\.png)\)", (folder / "report.md").read_text())
-    assert len(names) == 6
+    assert len(names) == 7
     assert all((folder / name).stat().st_size > 1000 for name in names)
 
 
 def test_the_page_needs_no_other_file(folder: Path) -> None:
     page = (folder / "report.html").read_text()
-    assert page.count('src="data:image/png;base64,') == 6
+    assert page.count('src="data:image/png;base64,') == 7
     assert not re.search(r'(src|href)="(?!data:)', page)
     assert "a | b &lt;c&gt; broke" in page
     assert '<td class="failed">failed</td>' in page
@@ -99,6 +106,41 @@ def test_the_common_budget_is_that_of_finished_runs(comparison: Comparison) -> N
     assert comparison.budget("updates") == 1000  # Not the 200 of the run that failed.
     assert comparison.at_equal("O1", "updates").mean == pytest.approx(0.94, abs=0.01)
     assert comparison.at_equal("O2", "updates").mean is None
+
+
+def test_steps_trained_and_evaluated_are_told_apart(folder: Path) -> None:
+    text = (folder / "report.md").read_text()
+    ran = text.split("## What was run")[1].split("## How to read")[0]
+    assert re.search(r"^\| L1 .* \| always 4 \| 8 \|$", ran, re.M)
+    assert re.search(r"^\| O1 .* \| up to 8 \| 8 \|$", ran, re.M)
+    assert "As they are." in ran
+    accuracy = text.split("## Accuracy")[1].split("## Convergence")[0]
+    assert "training tasks, steps trained" in accuracy
+    assert re.search(r"^\| L1 \| online \| 2 of 2 \| 0\.800 ", accuracy, re.M)
+    assert "augment" not in accuracy
+    # Nothing halts in online mode.
+    halting = text.split("## Halting")[1]
+    assert re.search(r"^\| L1 \| online \| 2 of 2 \| always 4 \|", halting, re.M)
+
+
+def test_only_modes_in_which_something_halts_have_steps_drawn() -> None:
+    online = by_experiment(seeds("L1", [0.5], steps=(4.0, 4.0)))
+    figure = _halting(online | by_experiment(seeds("O1", [0.5])))
+    assert figure is not None
+    steps, right = figure.axes
+    assert {line.get_color() for line in steps.lines} == {colour("O1", [])}
+    assert {line.get_color() for line in right.lines} == {colour("O1", []), colour("L1", [])}
+
+
+def test_what_made_a_run_is_that_of_its_run() -> None:
+    now = {"commit": "abc", "date": "2026-01-02", "machine": "a machine"}
+    o1 = seeds("O1", [0.5, 0.6])
+    told = made_told([replace(o1[0], made=(now, now | {"commit": None})), o1[1]])
+    assert told == [
+        "O1_seed0: commit abc, 2026-01-02, a machine; resumed at commit not known, 2026-01-02, "
+        "a machine",
+        "O1_seed1: commit, date and machine were not recorded",
+    ]
 
 
 def test_the_summary_says_why_there_is_no_winner() -> None:

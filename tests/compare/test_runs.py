@@ -1,23 +1,19 @@
 """Runs as processes: several at once, resumed, and failures that are kept and told."""
 
+import json
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from hrm.compare.runs import (
-    Job,
-    Runner,
-    last_error,
-    last_row,
-    progress_line,
-    read_jobs,
-    read_run,
-)
+from hrm.compare import runs
+from hrm.compare.folder import read_jobs, read_run
+from hrm.compare.progress import last_error, last_row, progress_line
+from hrm.compare.runs import Job, Runner
 from hrm.errors import UserError
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_hrm.py")))
@@ -121,6 +117,76 @@ def test_an_evaluation_that_fails_leaves_the_run_finished(tmp_path: Path) -> Non
     assert outcome.error == "evaluation on val: there is no val (exit status 2)"
 
 
+def test_an_interrupted_evaluation_is_made_up_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_EVALUATION", "train")
+    assert "interrupted" in str(runner(tmp_path).run([job("O1")])[0].error)
+    monkeypatch.delenv("NO_EVALUATION")
+    assert runner(tmp_path).run([job("O1")])[0].error is None
+    assert calls(tmp_path).count("train O1_seed0") == 1
+    (run,) = read_jobs(tmp_path)
+    assert run.error is None
+    assert run.figures["train/exact_accuracy"] == 0.5
+
+
+def test_an_interrupt_leaves_noted_what_was_over_before(tmp_path: Path) -> None:
+    (before,) = runner(tmp_path).run([job("O1")])
+    stopping = runner(tmp_path)
+    stopping._stopping = True
+    assert stopping.run([job("O1")]) == [before]
+    assert read_jobs(tmp_path)[0].status == "finished"
+    # A longer run that has not begun is none that is over.
+    stopping.run([job("O1", 0, "max_steps=200")])
+    runner(tmp_path).run([job("O1", 0, "max_steps=200")])
+    assert read_jobs(tmp_path)[0].figures["updates"] == 200
+
+
+def test_the_newest_weights_are_evaluated_whatever_a_run_stands_for(tmp_path: Path) -> None:
+    words: list[Sequence[str]] = []
+
+    class Listening(Runner):
+        def _call(self, name: str, said_in: str, asked: Sequence[str]) -> tuple[str | None, bytes]:
+            words.append(asked)
+            return super()._call(name, said_in, asked)
+
+    Listening(tmp_path, hrm=FAKE, splits=("test",)).run([job("O1")])
+    newest = tmp_path / "runs" / "O1_seed0" / "checkpoints" / "step_00000100"
+    assert words[1][:2] == ["evaluate", str(newest)]
+
+
+def test_what_made_a_run_is_kept_when_it_is_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def at(commit: str) -> dict[str, str | None]:
+        made: dict[str, str | None] = {"commit": commit, "date": "1 May", "machine": "a"}
+        monkeypatch.setattr(runs, "stamp", lambda: made)
+        return made
+
+    one = at("one")
+    (first,) = runner(tmp_path).run([job("O1")])
+    assert first.made == [one]
+    two = at("two")
+    (again,) = runner(tmp_path).run([job("O1")])
+    assert again == first
+    assert read_jobs(tmp_path)[0].made == (one,)
+    (longer,) = runner(tmp_path).run([job("O1", 0, "max_steps=200")])
+    assert longer.made == [one, two]
+    # Of a folder that older code made.
+    path = tmp_path / "jobs" / "O1_seed0.json"
+    old = {k: v for k, v in json.loads(path.read_text()).items() if k != "made"}
+    path.write_text(json.dumps(old))
+    assert read_jobs(tmp_path)[0].made == ()
+    (third,) = runner(tmp_path).run([job("O1", 0, "max_steps=300")])
+    assert third.made == [dict.fromkeys(two), two]
+
+
+def test_a_stamp_tells_commit_date_and_machine() -> None:
+    found = runs.stamp()
+    assert found.keys() == {"commit", "date", "machine"}
+    assert "PyTorch" in str(found["machine"])
+
+
 @pytest.fixture
 def interruptible() -> Iterator[None]:
     """A process that was started in the background ignores the signal."""
@@ -183,5 +249,5 @@ def test_progress_tells_what_matters(tmp_path: Path) -> None:
     )
     row = last_row(log)
     assert row is not None
-    line = progress_line(job("O1"), row)
+    line = progress_line("O1_seed0", 100, row)
     assert line == "O1_seed0: update 20 of 100, exact 0.500, about 4 min left"

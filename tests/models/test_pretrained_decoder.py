@@ -109,6 +109,7 @@ def test_a_run_means_the_averaged_weights_of_its_newest_checkpoint(tmp_path: Pat
         ({"L_cycles": 3}, r"was trained with L_cycles=3, but arch\.L_cycles is 2"),
         ({"H_cycles": 1}, r"was trained with H_cycles=1, but arch\.H_cycles is 2"),
         ({"num_heads": 4}, r"num_heads=4, but arch\.num_heads is 2"),
+        ({"q_pool": "mean"}, r"q_pool=mean, but arch\.q_pool is first"),
         ({"pos_encodings": "none"}, r"pos_encodings=none, but arch\.pos_encodings is rope"),
     ],
 )
