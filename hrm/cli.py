@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import version
 
+from hrm import launch
 from hrm.errors import UserError, nearest
 
 COMMANDS = {
@@ -64,12 +65,18 @@ def _command(name: str) -> Command:
 
 
 def guarded(command: Command, arguments: list[str]) -> int:
-    """Call a command; what goes wrong is one sentence on standard error and an exit status."""
+    """Call a command; what goes wrong is one sentence on standard error and an exit status.
+
+    Of several processes (torchrun) the first one speaks.
+    """
     try:
-        with warnings.catch_warnings():
+        with launch.first_speaks(), warnings.catch_warnings():
             warnings.showwarning = _show_warning
             warnings.filterwarnings("always", category=UserWarning, module=r"hrm\.")
-            return command(arguments)
+            status = command(arguments)
+        if status:
+            launch.await_first()
+        return status
     except SystemExit as done:  # argparse, after --help
         return int(done.code or 0)
     except UserError as error:
@@ -83,12 +90,13 @@ def guarded(command: Command, arguments: list[str]) -> int:
             return _fail(f"{what}: no room left on the disk")
         return _fail(f"{what}: {(error.strerror or str(error)).lower()}")
     except KeyboardInterrupt:
-        print("hrm: interrupted", file=sys.stderr)
+        if launch.rank() == 0:
+            print("hrm: interrupted", file=sys.stderr)
         return 130
 
 
 def _fail(sentence: str) -> int:
-    print(f"hrm: {' '.join(sentence.split())}", file=sys.stderr)
+    launch.say_fault(" ".join(sentence.split()))
     return 2
 
 

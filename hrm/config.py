@@ -90,6 +90,9 @@ class DataConfig(BaseModel):
     Sudoku, of the square for images, or of ARC (`hrm.data.arc.ArcAugment`)."""
     sampling: Literal["rows", "groups"] = "rows"
     """An epoch is every row once, or one random row of every group (published)."""
+    easy_first: float = Field(default=0.0, ge=0, le=1)
+    """A curriculum on difficulty, where the set tells it: how far the first epoch goes from easy
+    rows to hard ones instead of by chance. Every row is still drawn once."""
     prepare: dict[str, Any] | None = None
     """How to build the set when `path` is missing: `kind` (default sudoku) and the keys of
     `hrm prepare KIND`."""
@@ -119,9 +122,10 @@ class ExperimentConfig(OptimizerConfig):
 
     seed: int = Field(default=0, ge=0)
     global_batch_size: int = Field(ge=1)
-    """Slots."""
+    """Slots, of all processes together."""
     grad_accumulation: int = Field(default=1, ge=1)
-    """Micro-batches an update; equals one batch of all of them."""
+    """Micro-batches an update; equals one batch of all of them. Each process has its share of each
+    micro-batch."""
     epochs: int | None = Field(default=None, ge=1)
     """Passes over the data; null: until max_steps."""
     max_steps: int | None = Field(default=None, ge=1)
@@ -152,7 +156,8 @@ class ExperimentConfig(OptimizerConfig):
     max_train_groups: int | None = Field(default=None, ge=1)
     """Train on the first so many groups (puzzles, each with its augmentations); null: all."""
     max_eval_groups: int | None = Field(default=None, ge=1)
-    """Look at the first so many groups while training; null: all."""
+    """Look at the first so many groups while training, and in `hrm evaluate` of that split unless
+    it is told otherwise; null: all."""
 
     eval_every_steps: int | None = Field(default=None, ge=1)
     """Evaluate after every so many updates; null: at the end only."""
@@ -190,7 +195,7 @@ class ExperimentConfig(OptimizerConfig):
     """The run's folder; null: a new one under runs/."""
     resume: bool = False
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """auto, cpu, cuda or cuda:N; of several processes each has a GPU of its own."""
     compile: bool | Literal["auto"] = "auto"
     """Layers through torch.compile. `auto`: on a GPU yes; on a CPU, in runs of more than ten
     minutes, if a short measurement on this machine finds them faster."""
@@ -198,8 +203,18 @@ class ExperimentConfig(OptimizerConfig):
     plots: bool = True
     tensorboard: bool = False
     """Also write TensorBoard events to the run's folder (extra `tensorboard`)."""
+    wandb: bool = False
+    """Also log to Weights & Biases (extra `wandb`), files under the run's folder. Offline, to be
+    sent by `wandb sync`, unless there is a login; WANDB_MODE says otherwise."""
+    trackio: bool = False
+    """Also log to Trackio (extra `trackio`): under the run's folder, which
+    `TRACKIO_DIR=OUT/trackio trackio show` shows, or in a TRACKIO_DIR that is set while training,
+    where several runs stand side by side."""
     run_name: str | None = None
+    """In the sinks' lists, on the progress line and in the folder that `out=null` makes; null: the
+    folder's name, and the experiment's."""
     project_name: str | None = None
+    """Of W&B and Trackio; null: hrm."""
 
     @field_validator("keep_best")
     @classmethod

@@ -12,7 +12,7 @@ from hrm.errors import UserError
 from hrm.models.registry import MODELS
 
 NOT_TRAINING = frozenset(
-    "out resume progress plots tensorboard run_name project_name".split()  # noqa: SIM905
+    "out resume progress plots tensorboard wandb trackio run_name project_name".split()  # noqa: SIM905
 )
 """Settings that say where things go, not what is computed."""
 

@@ -55,6 +55,24 @@ def test_evaluate_prints_one_object(hrm: Run, folder: Path) -> None:
     assert "q_halt_auroc" in figures
 
 
+@pytest.mark.parametrize("halting", ["max_steps", "adaptive"])
+def test_evaluate_may_take_other_steps_than_training(hrm: Run, folder: Path, halting: str) -> None:
+    """Weights do not depend on the number of steps: 2 are the first 2 of 4, and 6 go beyond."""
+    words = ("--halting", halting, "--json")
+    told = {
+        n: json.loads(hrm("evaluate", folder / "run", "--max-steps", str(n), *words)[1])
+        for n in (2, 6)
+    }
+    trained = json.loads(hrm("evaluate", folder / "run", *words)[1])
+    assert trained["max_steps"] == 4
+    assert [told[n]["max_steps"] for n in (2, 6)] == [2, 6]
+    if halting == "max_steps":
+        assert told[2]["accuracy_by_step"] == trained["accuracy_by_step"][:2]
+        assert told[6]["accuracy_by_step"][:4] == trained["accuracy_by_step"]
+    status, _, err = hrm("evaluate", folder / "run", "--max-steps", "0")
+    assert (status, err) == (2, "hrm: --max-steps: got 0, but it is at least 1\n")
+
+
 def test_evaluate_tells_of_each_group(hrm: Run, folder: Path) -> None:
     words = ("--by-group", "--groups", "3", "--json")
     figures = json.loads(hrm("evaluate", folder / "run", *words)[1])
@@ -64,6 +82,36 @@ def test_evaluate_tells_of_each_group(hrm: Run, folder: Path) -> None:
     for name in ("accuracy", "exact_accuracy", "policy_mean_steps"):
         assert sum(group[name] for group in groups) / 3 == pytest.approx(figures[name])
     assert "by_group" not in json.loads(hrm("evaluate", folder / "run", "--json")[1])
+
+
+def test_evaluate_takes_the_groups_that_the_run_was_limited_to(
+    hrm: Run, folder: Path, tmp_path: Path
+) -> None:
+    limits = ("max_train_groups=2", "max_eval_groups=3", "max_steps=1")
+    data = folder / "4"
+    for name, looked_at in (("a", "val"), ("b", "test")):
+        words = (*limits, f"eval_split={looked_at}", f"data.path={data}", f"out={tmp_path / name}")
+        assert hrm("train", *SMALL, *words)[0] == 0
+
+    def count(name: str, *words: str | Path) -> int:
+        status, out, err = hrm("evaluate", tmp_path / name, *words, "--json")
+        assert status == 0
+        found = json.loads(out)["count"]
+        assert (f"the first {found} groups of {words[1]}" in err) == (len(words) == 2 and found < 4)
+        return found
+
+    assert count("a", "--split", "val") == 3
+    assert count("a", "--split", "train") == 2
+    assert count("a", "--split", "test") == 5  # It was not looked at.
+    assert count("b", "--split", "test") == 3
+    assert count("b", "--split", "val") == 4
+    assert count("a", "--split", "val", "--all-groups") == 4
+    assert count("a", "--split", "train", "--all-groups") == 12
+    assert count("a", "--split", "val", "--groups", "1") == 1
+    assert count("a", "--split", "val", "--data", data) == 4
+    status, _, err = hrm("evaluate", tmp_path / "a", "--groups", "1", "--all-groups")
+    assert status == 2
+    assert "--groups, --all-groups: give one of them" in err
 
 
 def test_adaptive_evaluation_agrees_with_the_policy_of_the_full_one(hrm: Run, folder: Path) -> None:

@@ -1,6 +1,7 @@
-"""docs/guide.md: its code runs, and its table of settings is that of the schema."""
+"""The code and the commands of docs/ run, and the guide's table of settings is the schema's."""
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,14 @@ import pytest
 import torch.distributed as dist
 
 from hrm.models import HRMACTv1, HRMACTv1Config
+from tests.conftest import Run
 
-GUIDE = Path(__file__).parents[1] / "docs" / "guide.md"
+DOCS = Path(__file__).parents[1] / "docs"
+GUIDE = DOCS / "guide.md"
+SMALL_UNET = ["arch.base_channels=4", "arch.hidden_size=16", "arch.num_heads=2", "max_steps=2"]
+SMALL_UNET += ["eval_every_steps=2", "global_batch_size=4", "lr_warmup_steps=0", "plots=false"]
+SMALL_MAZES = ["data.prepare.count=12", "data.prepare.size=8"]
+SMALL_MAZES += ["+data.prepare.val_count=4", "+data.prepare.test_count=4"]
 
 
 def run_blocks() -> dict[str, Any]:
@@ -33,6 +40,45 @@ def test_every_block_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(model, HRMACTv1)
     assert sparse_optimizer.param_groups[0]["world_size"] == 2
     assert carry.steps.shape == (4,)
+
+
+def shrunk(command: list[str]) -> list[str]:
+    """The same command on images with sizes that take seconds."""
+    if command[0] != "train":
+        return command
+    kept = [word for word in command if not word.startswith(("max_steps=", "eval_every_steps="))]
+    mazes = [] if any(word.startswith("data.path=") for word in command) else SMALL_MAZES
+    return [*kept, *SMALL_UNET, *mazes]
+
+
+def test_every_block_about_images_runs(
+    hrm: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (DOCS / "act_unet.md").read_text()
+    ran = []
+    for language, block in re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL):
+        if language == "python":
+            exec(compile(block, "act_unet.md", "exec"), {})
+            continue
+        assert language == "bash"
+        for line in block.splitlines():
+            name, *words = shlex.split(line)
+            assert name == "hrm"
+            status, _, error = hrm(*shrunk(words))
+            assert status == 0, (line, error)
+            ran.append(words[0])
+    assert ran == ["train", "train", "evaluate", "prepare", "train", "solve"]
+    assert {file.name for file in Path("solved").iterdir()} == {"mask.png", "steps.png"}
+
+
+def test_no_other_document_has_blocks_that_are_not_run() -> None:
+    run_here = {"guide.md", "act_unet.md"}
+    assert not [
+        file.name
+        for file in DOCS.glob("*.md")
+        if file.name not in run_here and "```" in file.read_text()
+    ]
 
 
 def test_the_table_has_every_setting_with_its_default() -> None:

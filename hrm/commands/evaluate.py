@@ -14,7 +14,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from hrm.commands.arguments import Parser, at_least, print_json
-from hrm.data.base import SplitName, load_split
+from hrm.data.base import SplitName, load_split, looked_at
 from hrm.device import pick_device
 from hrm.errors import UserError
 from hrm.evaluation.voting import Ballots
@@ -70,6 +70,7 @@ def run(arguments: list[str]) -> int:
     add("--data", metavar="DIR", help="another data set (default: the run's own)")
     add("--split", choices=("test", "val", "train"), default="test")
     add("--halting", choices=("max_steps", "adaptive"), default="max_steps")
+    add("--max-steps", type=int, metavar="N", help="most steps (default: as it was trained)")
     add("--count", type=int, help="rows, spread evenly over the split (default: all)")
     add("--batch-size", type=int, default=256)
     add("--step-penalty", type=float, help="images: cost of a step (default: the policy's own)")
@@ -81,17 +82,30 @@ def run(arguments: list[str]) -> int:
         help="ARC: a task is solved if one of the first K answers is right (default: 1 2)",
     )
     add("--submission", metavar="FILE", help="ARC: write two answers to each test input here")
-    add("--groups", type=int, metavar="N", help="only the split's first N groups (tasks)")
+    add(
+        "--groups",
+        type=int,
+        metavar="N",
+        help="only the split's first N groups (tasks; default: those that the run took of it)",
+    )
+    add("--all-groups", action="store_true", help="all, whatever the run was limited to")
     add("--by-group", action="store_true", help="also the figures of each group, under by_group")
     add("--device", default="auto")
     add("--plots", metavar="DIR", help="also draw the plots into this folder")
     add("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
-    at_least(options, count=1, batch_size=1, step_penalty=0, groups=1)
+    at_least(options, count=1, batch_size=1, step_penalty=0, groups=1, max_steps=1)
+    if options.all_groups and options.groups is not None:
+        raise UserError("--groups, --all-groups: give one of them")
 
     device, seq_len = pick_device(options.device), seq_len_of(options.data, options.split)
+    loaded, groups = load_run(options.run, device, seq_len=seq_len), options.groups
+    if options.max_steps is not None:
+        loaded.model.halting.max_steps = options.max_steps
+    if options.data is None and groups is None and not options.all_groups:
+        groups = groups_of_run(loaded, options.split)
     figures = figures_of(
-        load_run(options.run, device, seq_len=seq_len),
+        loaded,
         data=options.data,
         split=options.split,
         count=options.count,
@@ -100,7 +114,7 @@ def run(arguments: list[str]) -> int:
         step_penalty=options.step_penalty,
         passes=options.passes,
         submission=None if options.submission is None else Path(options.submission),
-        groups=options.groups,
+        groups=groups,
         by_group=options.by_group,
     )
     if options.json:
@@ -181,6 +195,26 @@ def write_submission(path: Path, ballots: Ballots) -> None:
         write_text(path, json.dumps(official_form(ballots)))
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def groups_of_run(loaded: LoadedRun, split: SplitName) -> int | None:
+    """How many groups of a split of its own data set the run was limited to, in training or where
+    it was looked at while training; None: it was not. A limit is told on standard error."""
+    if (config := loaded.config) is None:
+        return None
+    if split == "train":
+        key, limit = "max_train_groups", config.max_train_groups
+    elif split == looked_at(loaded.data_root, config.eval_split):
+        key, limit = "max_eval_groups", config.max_eval_groups
+    else:
+        return None
+    if limit is not None:
+        print(
+            f"hrm: no more than the first {limit} groups of {split}, as in training ({key}); "
+            "--all-groups takes all",
+            file=sys.stderr,
+        )
+    return limit
 
 
 def root_of(loaded: LoadedRun, data: str | Path | None) -> Path:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import sys
 import time
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from hrm.config import ExperimentConfig, compose, config_dir
-from hrm.data.base import Metadata, PuzzleSplit, has_split, load_split
+from hrm.data.base import Metadata, PuzzleSplit, load_split, looked_at
 from hrm.data.kinds import preparer, request_of
-from hrm.device import pick_device
 from hrm.errors import UserError
 from hrm.training.checkpoint import read_json, refuse_taken
+from hrm.training.distributed import ALONE, Processes, launched
 from hrm.training.progress import TrainProgress
+from hrm.training.sinks import Sinks, require_packages
 from hrm.training.trainer import NonFiniteError, Trainer
 
 HELP = """usage: hrm train [key=value ...]
@@ -28,6 +30,7 @@ Settings are Hydra's: key=value, group=name, +key=value; dotted keys reach insid
   out=DIR           the run's folder (default: a new one under runs/); resume=true goes on in it
   max_steps=N  epochs=N  seed=N  lr=X  global_batch_size=N  eval_every_steps=N  ...
   --cfg             print the composed settings and stop
+Under torchrun (torchrun --nproc-per-node N -m hrm train ...) N processes share each batch.
 
 example: hrm train experiment=sudoku_6x6 seed=1 out=runs/six"""
 
@@ -54,18 +57,29 @@ def show_settings(config: ExperimentConfig) -> int:
 
 
 def train(config: ExperimentConfig) -> int:
-    """Train as `config` says, with a progress line, plots and a closing line."""
-    trainer = make_trainer(config)
+    """Train as `config` says, with a progress line, plots and a closing line.
+
+    Several processes, if torchrun has started them, share each batch.
+    """
+    with launched(config.device) as processes:
+        return _train(config, processes)
+
+
+def _train(config: ExperimentConfig, processes: Processes) -> int:
+    trainer = make_trainer(config, processes)
+    sinks: AbstractContextManager[Any] = Sinks(trainer) if processes.first else nullcontext()
     with TrainProgress(trainer, enabled=config.progress and sys.stderr.isatty()):
         try:
-            trainer.run()
+            with sinks:
+                trainer.run()
         except KeyboardInterrupt:
             print(f"hrm: interrupted; out={trainer.out} resume=true goes on", file=sys.stderr)
             return 130
         except NonFiniteError as error:
             print(f"hrm: {error}", file=sys.stderr)
             return 1
-    finish(trainer)
+    if processes.first:
+        finish(trainer)
     return 0
 
 
@@ -76,25 +90,43 @@ def _help() -> str:
     return HELP.format(experiments=names("experiment"), archs=names("arch"), scales=names("scale"))
 
 
-def make_trainer(config: ExperimentConfig) -> Trainer:
+def make_trainer(config: ExperimentConfig, processes: Processes = ALONE) -> Trainer:
     """The trainer of a checked configuration, its data set prepared if it is missing."""
+    # All before a data set is made for nothing.
+    out = processes.on_first(lambda: _folder(config))
+    require_packages(config)
+    processes.device(config.device)
+    processes.slices(config.global_batch_size, config.grad_accumulation)
+    train, held_out = load_data(config, processes)
+    return Trainer(config, train, held_out, out, augmenter(config, train.metadata), processes)
+
+
+def _folder(config: ExperimentConfig) -> Path:
+    """The run's, which is free."""
     name = config.run_name or config.experiment_name
     out = Path(config.out or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}")
-    # Both before a data set is made for nothing.
     refuse_taken(out, config.resume)
-    pick_device(config.device)
-    train, held_out = load_data(config)
-    trainer = Trainer(config, train, held_out, out, augmenter(config, train.metadata))
-    if config.tensorboard:
-        from hrm.training.sinks import tensorboard_listener
-
-        trainer.listeners.append(tensorboard_listener(out))
-    return trainer
+    return out
 
 
-def load_data(config: ExperimentConfig) -> tuple[PuzzleSplit, PuzzleSplit]:
+def load_data(
+    config: ExperimentConfig, processes: Processes = ALONE
+) -> tuple[PuzzleSplit, PuzzleSplit]:
     """Training rows, and the rows that are looked at while training."""
-    root, settings = Path(config.data.path), dict(config.data.prepare or {})
+    root = Path(config.data.path)
+    processes.on_first(lambda: _prepare_missing(config, root))
+    held_out = looked_at(root, config.eval_split)
+    if held_out != config.eval_split:
+        warnings.warn(f"{root} has no {config.eval_split}: test is looked at instead", stacklevel=2)
+    return (
+        load_split(root, "train").limit_groups(config.max_train_groups),
+        load_split(root, held_out).limit_groups(config.max_eval_groups),
+    )
+
+
+def _prepare_missing(config: ExperimentConfig, root: Path) -> None:
+    """Make the data set, if it is not there and its settings are."""
+    settings = dict(config.data.prepare or {})
     if "out" in settings:
         raise UserError("data.prepare.out: is data.path and cannot be set")
     kind = settings.pop("kind", "sudoku")
@@ -106,15 +138,6 @@ def load_data(config: ExperimentConfig) -> tuple[PuzzleSplit, PuzzleSplit]:
         preparer(kind)(request, progress=sys.stderr.isatty() and config.progress)
     elif request is not None and (made := made_otherwise(root, request)):
         warnings.warn(f"{root} is used as it is, made with other settings: {made}", stacklevel=2)
-    held_out = config.eval_split
-    if not has_split(root, held_out):
-        held_out = "test"
-        warnings.warn(f"{root} has no {config.eval_split}: test is looked at instead", stacklevel=2)
-    train, looked_at = load_split(root, "train"), load_split(root, held_out)
-    return (
-        train.limit_groups(config.max_train_groups),
-        looked_at.limit_groups(config.max_eval_groups),
-    )
 
 
 def made_otherwise(root: Path, request: BaseModel) -> str:

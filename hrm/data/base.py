@@ -210,18 +210,22 @@ class PuzzleSplit:
         `demo_outputs` [n, D, seq_len] and `demo_mask` [n, D], 1 where there is one. They come
         first; the rest is padding.
         """
-        labels = self.labels[rows].astype(np.int32)
-        if self.metadata.ignore_label_id is not None:
-            labels[labels == self.metadata.ignore_label_id] = IGNORE
         columns = {
             "inputs": self.inputs[rows].astype(np.int32),
-            "labels": labels,
+            "labels": self.take_labels(rows),
             "puzzle_identifiers": self.row_identifiers[rows],
         }
         if self.demonstrations is not None:
             puzzles = np.searchsorted(self.puzzle_indices, rows, side="right") - 1
             columns |= self.demonstrations.take(puzzles, rows, self._room, self.metadata.pad_id)
         return columns
+
+    def take_labels(self, rows: NDArray[np.integer]) -> NDArray[np.int32]:
+        """The `labels` of `take` alone."""
+        labels = self.labels[rows].astype(np.int32)
+        if self.metadata.ignore_label_id is not None:
+            labels[labels == self.metadata.ignore_label_id] = IGNORE
+        return labels
 
     def padding(self, rows: int) -> dict[str, NDArray[np.int32]]:
         """The columns of `take` for `rows` rows that are none: pad tokens, labels all `IGNORE`, the
@@ -287,6 +291,12 @@ def batches(
 def has_split(root: str | Path, name: SplitName) -> bool:
     """Whether `root` has the split `name`. Published folders have no `val`."""
     return (Path(root) / name / "dataset.json").is_file()
+
+
+def looked_at(root: str | Path, name: Literal["val", "test"]) -> Literal["val", "test"]:
+    """The split that is looked at while training, where `name` is asked for: test if it is not
+    there."""
+    return name if has_split(root, name) else "test"
 
 
 def load_split(root: str | Path, name: SplitName) -> PuzzleSplit:

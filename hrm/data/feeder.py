@@ -33,7 +33,7 @@ class Augmenter(Protocol):
 
 
 class _Made(NamedTuple):
-    """Rows in the order in which they are admitted."""
+    """Rows in the order in which they are admitted, and the columns of those that are wanted."""
 
     first: int
     """Serial number of the first."""
@@ -51,8 +51,12 @@ class Feeder:
         puzzle of each group, as in the published loader (for sets with one row a puzzle).
     augment: applied to each admitted row, keyed by the seed and the row's serial number.
     shuffle: False keeps the order of the file (of the groups, with "groups").
+    easy_first: 0 to 1, how far the first epoch goes from easy rows to hard ones instead of by
+        chance; 1: strictly. For sets that tell their rows' difficulty.
     ahead: a thread makes the next rows while the caller works on these: for a device that would
         wait for them. The rows are the same.
+    mine: [slots], the slots whose rows the caller wants, where others look after the rest; who gets
+        which row does not depend on it. None: all.
     """
 
     def __init__(
@@ -65,7 +69,9 @@ class Feeder:
         sampling: Literal["rows", "groups"] = "rows",
         augment: Augmenter | None = None,
         shuffle: bool = True,
+        easy_first: float = 0.0,
         ahead: bool = False,
+        mine: NDArray[np.bool_] | None = None,
     ) -> None:
         if slots < 1:
             raise UserError(f"slots is {slots}: it must be at least 1")
@@ -73,6 +79,13 @@ class Feeder:
             raise UserError(f"epochs is {epochs}: it must be at least 0")
         if sampling not in ("rows", "groups"):
             raise UserError(f"sampling is '{sampling}': it may be 'rows' or 'groups'")
+        if not 0 <= easy_first <= 1:
+            raise UserError(f"easy_first is {easy_first}: it may be 0 to 1")
+        if easy_first and (split.difficulty is None or sampling == "groups" or not shuffle):
+            raise UserError(
+                f"easy_first is {easy_first}: it must be 0 unless all rows are shuffled and their "
+                "difficulty is known"
+            )
         self.split = split
         self.slots = slots
         self.seed = seed
@@ -80,6 +93,8 @@ class Feeder:
         self.sampling = sampling
         self.augment = augment
         self.shuffle = shuffle
+        self.easy_first = easy_first
+        self.mine = np.ones(slots, dtype=bool) if mine is None else mine
         self.rows_per_epoch = len(split) if sampling == "rows" else split.groups
         self._thread = ThreadPoolExecutor(1, "feeder") if ahead else None
         self._made: Future[_Made] | None = None
@@ -120,21 +135,24 @@ class Feeder:
         """New rows for the slots where `halted` [slots] is true, in slot order.
 
         Returns the columns of `PuzzleSplit.take`, [slots, ...]. The other slots' content is
-        arbitrary. The arrays are the feeder's own and are overwritten at the next call. After the
-        last epoch slots get `PuzzleSplit.padding`: pad tokens, labels all -100.
+        arbitrary, and that of slots that are not `mine`. The arrays are the feeder's own and are
+        overwritten at the next call. After the last epoch slots get `PuzzleSplit.padding`: pad
+        tokens, labels all -100.
         """
         halted = np.asarray(halted, dtype=bool)
         if halted.shape != (self.slots,):
             raise ValueError(f"halted has shape {halted.shape}, the feeder has {self.slots} slots")
         slots = np.flatnonzero(halted)
-        made = self._next(len(slots))
+        made = self._next(self.mine[slots])
         filled, padded = slots[: len(made.rows)], slots[len(made.rows) :]
+        wanted = filled[self.mine[filled]]
         for name, array in made.columns.items():
-            self._batch[name][filled] = array
+            self._batch[name][wanted] = array
         self._rows[filled] = made.rows
         self._admitted += len(made.rows)
         if self._thread is not None:
-            self._made = self._thread.submit(self._make, self._admitted, self.slots)
+            everyone = np.ones(self.slots, dtype=bool)
+            self._made = self._thread.submit(self._make, self._admitted, everyone)
         if len(padded):
             for name, array in self._padding.items():
                 self._batch[name][padded] = array
@@ -160,24 +178,26 @@ class Feeder:
                 raise UserError(f"the feeder's state has {key}={state[key]}, this run has {mine}")
         self._admitted = int(state["admitted"])
 
-    def _next(self, count: int) -> _Made:
-        """The next `count` rows, or as many as are left."""
+    def _next(self, wanted: NDArray[np.bool_]) -> _Made:
+        """The next `len(wanted)` rows, or as many as are left."""
         ahead, self._made = self._made, None
         made = ahead.result() if ahead is not None else None
         if made is None or made.first != self._admitted:  # A state was loaded meanwhile.
-            made = self._make(self._admitted, count)
-        columns = {name: array[:count] for name, array in made.columns.items()}
-        return _Made(made.first, made.rows[:count], columns)
+            return self._make(self._admitted, wanted)
+        rows = made.rows[: len(wanted)]
+        chosen = np.flatnonzero(wanted[: len(rows)])
+        return _Made(made.first, rows, {k: array[chosen] for k, array in made.columns.items()})
 
-    def _make(self, first: int, count: int) -> _Made:
-        """Rows with the serial numbers from `first` on, augmented; at most as many as are left."""
-        rows = self._draw(first, count)
+    def _make(self, first: int, wanted: NDArray[np.bool_]) -> _Made:
+        """Rows with the serial numbers from `first` on, `len(wanted)` or as many as are left, and
+        of the wanted ones the columns, augmented."""
+        rows = self._draw(first, len(wanted))
+        chosen = np.flatnonzero(wanted[: len(rows)])
         columns: dict[str, Int32] = {}
-        if len(rows):
-            columns = self.split.take(rows)
+        if len(chosen):
+            columns = self.split.take(rows[chosen])
             if self.augment is not None:
-                keys = keys_of(self.seed, np.arange(first, first + len(rows)))
-                columns = self.augment(columns, keys)
+                columns = self.augment(columns, keys_of(self.seed, first + chosen))
         return _Made(first, rows, columns)
 
     def _draw(self, first: int, count: int) -> NDArray[np.int64]:
@@ -198,11 +218,23 @@ class Feeder:
             order = np.arange(self.rows_per_epoch, dtype=np.int64)
             if self.shuffle:
                 generator.shuffle(order)
+            if self.easy_first and epoch == 0:
+                order = self._easy_first(order)
             if self.sampling == "groups":
                 puzzles = _pick(self.split.group_indices, order, generator)
                 order = _pick(self.split.puzzle_indices, puzzles, generator)
             self._order, self._order_epoch = order, epoch
         return self._order
+
+    def _easy_first(self, order: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Every row once still: by a mean of its place in `order` and its rank of difficulty."""
+        assert self.split.difficulty is not None
+        # Stable, so that rows as hard as one another stay in the order of chance.
+        ranked = order[np.argsort(np.asarray(self.split.difficulty)[order], kind="stable")]
+        place, rank = np.empty_like(order), np.empty_like(order)
+        place[order] = rank[ranked] = np.arange(len(order))
+        mean = (1 - self.easy_first) * place + self.easy_first * rank
+        return order[np.argsort(mean[order], kind="stable")]
 
 
 def _pick(

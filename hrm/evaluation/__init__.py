@@ -54,7 +54,7 @@ from hrm.evaluation.segmentation import (
     iou_of,
     right_share_of,
 )
-from hrm.evaluation.summary import summarise
+from hrm.evaluation.summary import summarise, summarise_judged
 from hrm.evaluation.temperature import fit_temperature, log_loss
 from hrm.evaluation.voting import Ballots, Candidate, Query, pass_at, rank, submission
 
@@ -113,6 +113,7 @@ __all__ = [
     "steps_std",
     "submission",
     "summarise",
+    "summarise_judged",
     "verdict",
     "wrong_cells",
 ]

@@ -14,10 +14,14 @@ from hrm.errors import UserError
 
 def labelled_rows(labels: Integer[np.ndarray, "rows length"]) -> Bool[np.ndarray, " rows"]:
     """Rows with any label. Raises `UserError` when there is none, as no mean exists then."""
-    counted = (labels != IGNORE).any(-1)
-    if not counted.any():
-        raise UserError(f"none of the {len(labels)} rows to evaluate has a label")
-    return counted
+    return not_none((labels != IGNORE).any(-1))
+
+
+def not_none(labelled: Bool[np.ndarray, " rows"]) -> Bool[np.ndarray, " rows"]:
+    """Which rows have a label, as given. Raises `UserError` when none has."""
+    if not labelled.any():
+        raise UserError(f"none of the {len(labelled)} rows to evaluate has a label")
+    return labelled
 
 
 def right_share(

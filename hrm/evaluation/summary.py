@@ -5,10 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Integer
+from jaxtyping import Bool, Float, Integer
 
 from hrm.errors import UserError
-from hrm.evaluation.exact import at_step, exactly_right, labelled_rows, right_share
+from hrm.evaluation.exact import (
+    at_step,
+    check_steps,
+    exactly_right,
+    labelled_rows,
+    right_share,
+)
 from hrm.evaluation.halting import (
     auroc,
     base_rate,
@@ -59,9 +65,37 @@ def summarise(
     """
     counted = labelled_rows(labels)
     labels, stopped_at = labels[counted], stopped_at[counted]
-    max_steps = len(predictions)
-    rows = len(labels)
-    q_halt = q_halt[:, counted]
+    check_steps(stopped_at, len(predictions))
+    answers = predictions[stopped_at.astype(np.int64) - 1, np.flatnonzero(counted)]
+    return summarise_judged(
+        # Step by step, so that no array of a trajectory's size is made beside it.
+        np.stack([exactly_right(p[counted], labels) for p in predictions]),
+        right_share(answers, labels),
+        q_halt[:, counted],
+        stopped_at,
+        None if halt_steps is None else halt_steps[counted],
+    )
+
+
+def summarise_judged(
+    right_at: Bool[np.ndarray, "steps rows"],
+    right_shares: Float[np.ndarray, " rows"],
+    q_halt: Float[np.ndarray, "steps rows"],
+    stopped_at: Integer[np.ndarray, " rows"],
+    halt_steps: Integer[np.ndarray, " rows"] | None = None,
+) -> dict[str, Any]:
+    """`summarise` of rows, all of them labelled, whose answers have been compared already and need
+    not be kept.
+
+    Args:
+        right_at: whether the answer after each step is exactly right.
+        right_shares: of the answer taken, the share of right tokens.
+        q_halt, stopped_at, halt_steps: as in `summarise`.
+
+    Raises:
+        UserError, ValueError: as there.
+    """
+    max_steps, rows = right_at.shape
     q_taken = at_step(q_halt, stopped_at)
     ran = np.arange(1, max_steps + 1)[:, None] <= stopped_at
     broken = int((np.isnan(q_halt) & ran).any(0).sum())
@@ -69,15 +103,12 @@ def summarise(
         raise UserError(
             f"q_halt is not a number for {broken} of {rows} rows: the model's weights are broken"
         )
-    # Step by step, so that no array of a trajectory's size is made beside it.
-    right_at = np.stack([exactly_right(p[counted], labels) for p in predictions])
     right = at_step(right_at, stopped_at)
-    answers = predictions[stopped_at.astype(np.int64) - 1, np.flatnonzero(counted)]
     bins = calibration_bins(q_taken, right)
     summary: dict[str, Any] = {
         "count": rows,
         "max_steps": max_steps,
-        "accuracy": float(right_share(answers, labels).mean()),
+        "accuracy": float(right_shares.mean()),
         "exact_accuracy": float(right.mean()),
         "q_halt_accuracy": q_halt_accuracy(q_taken, right),
         "q_halt_base_rate": base_rate(right),
@@ -95,7 +126,6 @@ def summarise(
         "steps_histogram": steps_histogram(stopped_at, max_steps),
     }
     if halt_steps is not None:
-        halt_steps = halt_steps[counted]
         if (halt_steps > stopped_at).any():
             raise ValueError("halt_steps must not be later than stopped_at")
         summary |= {

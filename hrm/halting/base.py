@@ -6,7 +6,7 @@ A policy knows a step's outputs and step counts, never a model.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -40,6 +40,12 @@ class Rollout:
     """The answer there is entirely right."""
     counted: Bool[Tensor, " slots"]
     """The sample has any label."""
+    first_slot: int = 0
+    """Number of the batch's first slot among all slots of an update."""
+
+
+def _alone(value: Tensor) -> Tensor:
+    return value
 
 
 def masked_sum(
@@ -95,6 +101,9 @@ class Halting(ABC):
         self.train_max_steps = train_max_steps or max_steps
         self.exploration_prob = exploration_prob
         self.exploration = exploration
+        self.total: Callable[[Tensor], Tensor] = _alone
+        """The sum of a tensor over all processes, with gradient, for a loss that is no sum over
+        slots; every process has to call it. Who trains in several of them sets it."""
 
     def limit(self, training: bool) -> int:
         """The step at which every sequence ends."""

@@ -32,6 +32,7 @@ halts early by chance until the threshold happens to rise. `early_weight` closes
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -176,14 +177,19 @@ def reinforce_loss(
 
 
 def scale_anchor(
-    contribution: Float[Tensor, "steps slots"], counted: Bool[Tensor, " slots"]
+    contribution: Float[Tensor, "steps slots"],
+    counted: Bool[Tensor, " slots"],
+    over_processes: Callable[[Tensor], Tensor] = lambda value: value,
 ) -> Float[Tensor, ""]:
     """Squared log of the mean contribution over all steps of the counted slots; 0 without any.
 
     `(c tau, c o)` is the same policy for every c > 0, so nothing else holds the scale.
+
+    Args:
+        over_processes: the sum over those that share the slots.
     """
-    number = len(contribution) * counted.sum()
-    total = torch.where(counted, contribution, 0.0).sum()
+    number = over_processes(len(contribution) * counted.sum())
+    total = over_processes(torch.where(counted, contribution, 0.0).sum())
     return torch.where(number > 0, total / number.clamp(min=1), 1.0).log().square()
 
 
@@ -208,7 +214,7 @@ class DualValue(FromRollouts):
         conditional: only samples whose policy step is not k* teach; others count as 0, so the
             weight of one that does does not depend on how many do.
         anchor_weight: of `scale_anchor`, in the contribution's turn, per counted slot. The mean is
-            taken within the process.
+            taken within the micro-batch.
         early_weight: of `early_halting_loss`, in the threshold's turn; 0: the threshold learns at
             k* alone.
     """
@@ -296,11 +302,12 @@ class DualValue(FromRollouts):
                 policy_losses = expected_loss(log_chances, cost)
             else:
                 # A draw depends on update and slot alone, so a resumed run repeats it.
-                uniforms, _ = draw(slot_states(update, cost.shape[1], device=cost.device))
+                slots = slot_states(update, cost.shape[1], rollout.first_slot, cost.device)
+                uniforms, _ = draw(slots)
                 policy_losses = reinforce_loss(log_chances, cost, uniforms)
             losses["contribution_loss"] = masked_sum(policy_losses, taught)
             if self.anchor_weight:
-                anchor = scale_anchor(contribution, rollout.counted)
+                anchor = scale_anchor(contribution, rollout.counted, self.total)
                 losses["anchor_loss"] = self.anchor_weight * rollout.counted.sum() * anchor
         return losses
 

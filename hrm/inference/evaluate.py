@@ -1,6 +1,8 @@
 """A model on a split: every step of all rows, summarised.
 
-To the last step rows go batch by batch, and through the engine where they halt adaptively.
+To the last step rows go batch by batch, and through the engine where they halt adaptively. Answers
+are compared as they come: kept are a few numbers a row and step, and where they vote the answers
+that are taken.
 """
 
 from __future__ import annotations
@@ -9,14 +11,15 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Integer
 
 from hrm.data.arc.augment import parse_name
 from hrm.data.base import IGNORE, PuzzleSplit, batches, spread
 from hrm.errors import UserError
-from hrm.evaluation.exact import at_step, exactly_right, labelled_rows, right_share
+from hrm.evaluation.exact import at_step, exactly_right, not_none, right_share
 from hrm.evaluation.groups import GroupFigures, by_group
 from hrm.evaluation.halting import steps_histogram
-from hrm.evaluation.summary import summarise
+from hrm.evaluation.summary import summarise_judged
 from hrm.evaluation.voting import Ballots, pass_at
 from hrm.inference.engine import Engine
 from hrm.inference.fits import check_fits
@@ -79,7 +82,7 @@ def evaluate_split(
         raise UserError(f"step_penalty: is for images, and {split.path} holds none")
     check_fits(model, split)
     rows = spread(len(split), count)
-    answers = _Answers(model, rows)
+    answers = _Answers(model, split, rows)
     run = _adaptive if halting == "adaptive" else _to_the_end
     done = 0
     with evaluating(model):
@@ -88,19 +91,20 @@ def evaluate_split(
             if on_batch:
                 on_batch(done)
     ballots: Ballots = {}
-    if is_arc(split.metadata):
-        taken = at_step(answers.predictions, answers.stopped_at)
-        ballots = ballots_of(split, rows, taken, at_step(answers.q_halt, answers.stopped_at))
+    if answers.taken is not None:
+        q_taken = at_step(answers.q_halt, answers.stopped_at)
+        ballots = ballots_of(split, rows, answers.taken, q_taken)
         if on_ballots is not None:
             on_ballots(ballots)
-            if not (answers.labels != IGNORE).any():
+            if not answers.labelled.any():
                 return _unlabelled(answers)
-    figures = summarise(
-        answers.predictions,
-        answers.q_halt,
-        answers.labels,
-        answers.stopped_at,
-        halt_steps=answers.policy_steps,
+    counted = not_none(answers.labelled)
+    figures = summarise_judged(
+        answers.right_at[:, counted],
+        answers.right_shares[counted],
+        answers.q_halt[:, counted],
+        answers.stopped_at[counted],
+        answers.policy_steps[counted],
     )
     if ballots:
         figures |= pass_at(ballots, passes)
@@ -111,15 +115,13 @@ def evaluate_split(
 
 def _by_group(split: PuzzleSplit, answers: _Answers) -> list[GroupFigures]:
     """The figures of each group; those of ARC have names. Rows without labels are left out."""
-    kept = np.flatnonzero(labelled_rows(answers.labels))
-    labels, stopped_at = answers.labels[kept], answers.stopped_at[kept]
+    kept = np.flatnonzero(answers.labelled)
     puzzles = np.searchsorted(split.puzzle_indices, answers.rows[kept], side="right") - 1
-    taken = answers.predictions[stopped_at.astype(np.int64) - 1, kept]
     found = by_group(
         np.searchsorted(split.group_indices, puzzles, side="right") - 1,
-        np.stack([exactly_right(at[kept], labels) for at in answers.predictions]),
-        right_share(taken, labels),
-        stopped_at,
+        answers.right_at[:, kept],
+        answers.right_shares[kept],
+        answers.stopped_at[kept],
         answers.policy_steps[kept],
     )
     if is_arc(split.metadata):
@@ -132,50 +134,66 @@ def _by_group(split: PuzzleSplit, answers: _Answers) -> list[GroupFigures]:
 
 def _unlabelled(answers: _Answers) -> dict[str, Any]:
     """What is known where no answer is."""
-    steps = answers.stopped_at
+    steps, max_steps = answers.stopped_at, len(answers.q_halt)
     return {
         "count": 0,
         "tasks": 0,
-        "max_steps": len(answers.predictions),
+        "max_steps": max_steps,
         "mean_steps": float(steps.mean()),
-        "steps_histogram": steps_histogram(steps, len(answers.predictions)),
+        "steps_histogram": steps_histogram(steps, max_steps),
     }
 
 
 class _Answers:
-    """Room for what `summarise` reads of `rows` of a split."""
+    """What `rows` of a split came to."""
 
-    def __init__(self, model: ACTModel, rows: np.ndarray) -> None:
-        steps, length, count = model.halting.max_steps, model.config.label_len, len(rows)
+    def __init__(self, model: ACTModel, split: PuzzleSplit, rows: np.ndarray) -> None:
+        steps, count = model.halting.max_steps, len(rows)
         self.rows = rows
-        # A large set is long: a byte a token instead of four.
-        token = np.min_scalar_type(model.config.classes)
-        self.predictions = np.zeros((steps, count, length), dtype=token)
+        self.labelled = np.zeros(count, dtype=np.bool_)
+        self.right_at = np.zeros((steps, count), dtype=np.bool_)
+        self.right_shares = np.zeros(count)
         self.q_halt = np.zeros((steps, count), dtype=np.float32)
-        self.labels = np.zeros((count, length), dtype=np.int32)
         self.stopped_at = np.zeros(count, dtype=np.int32)
         self.policy_steps = np.zeros(count, dtype=np.int32)
+        self.taken: np.ndarray | None = None
+        """The answers themselves, where they vote."""
+        if is_arc(split.metadata):
+            # A large set is long: a byte a token instead of four.
+            token = np.min_scalar_type(model.config.classes)
+            self.taken = np.zeros((count, model.config.label_len), dtype=token)
 
-    def batches(
-        self, split: PuzzleSplit, batch_size: int
-    ) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
-        """Where each batch of the rows goes, and what the model reads; its labels are put there."""
-        for where, taken in batches(split, self.rows, batch_size):
-            self.labels[where] = taken.pop("labels")
-            yield where, dict(taken)
+    def put(
+        self,
+        where: slice | Integer[np.ndarray, " some"],
+        labels: Integer[np.ndarray, "some length"],
+        predictions: Integer[np.ndarray, "steps some length"],
+        q_halt: Float[np.ndarray, "steps some"],
+        stopped_at: Integer[np.ndarray, " some"],
+        policy_steps: Integer[np.ndarray, " some"],
+    ) -> None:
+        """All steps of some rows; `where` says which of `rows` they are."""
+        taken = at_step(predictions, stopped_at)
+        self.labelled[where] = (labels != IGNORE).any(-1)
+        self.right_at[:, where] = exactly_right(predictions, labels)
+        self.right_shares[where] = right_share(taken, labels)
+        self.q_halt[:, where] = q_halt
+        self.stopped_at[where] = stopped_at
+        self.policy_steps[where] = policy_steps
+        if self.taken is not None:
+            self.taken[where] = taken
 
 
 def _to_the_end(
     model: ACTModel, split: PuzzleSplit, batch_size: int, answers: _Answers
 ) -> Iterator[int]:
     """Every row to the last step, batch by batch; yields how many rows that were."""
-    for where, batch in answers.batches(split, batch_size):
+    for where, batch in batches(split, answers.rows, batch_size):
+        labels = batch.pop("labels")
         done = solve(model, on_device(model, batch))
-        answers.predictions[:, where] = done.predictions.cpu().numpy()
-        answers.q_halt[:, where] = done.q_halt.cpu().numpy()
-        answers.stopped_at[where] = done.stopped_at.cpu().numpy()
-        answers.policy_steps[where] = done.policy_steps.cpu().numpy()
-        yield len(batch["inputs"])
+        columns = (done.predictions, done.q_halt, done.stopped_at, done.policy_steps)
+        answers.put(where, labels, *(column.cpu().numpy() for column in columns))
+        yield len(labels)
 
 
 def _adaptive(
@@ -183,13 +201,17 @@ def _adaptive(
 ) -> Iterator[int]:
     """Every row until its policy halts it, through an engine; yields how many rows just were."""
     engine = Engine(model, slots=min(batch_size, len(answers.rows)))
-    rows = (batch for _, batch in answers.batches(split, batch_size))
+    rows = (batch for _, batch in batches(split, answers.rows, batch_size))
     for part in engine.solve_batches(rows, record=True):
         part.refuse_errors()
         assert part.predictions_by_step is not None
         assert part.q_halt_by_step is not None
-        answers.predictions[:, part.index] = part.predictions_by_step.swapaxes(0, 1)
-        answers.q_halt[:, part.index] = part.q_halt_by_step.swapaxes(0, 1)
-        answers.stopped_at[part.index] = part.steps
-        answers.policy_steps[part.index] = part.steps
+        answers.put(
+            part.index,
+            split.take_labels(answers.rows[part.index]),
+            part.predictions_by_step.swapaxes(0, 1),
+            part.q_halt_by_step.swapaxes(0, 1),
+            part.steps,
+            part.steps,
+        )
         yield len(part)

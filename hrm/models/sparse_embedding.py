@@ -161,12 +161,13 @@ class CastedSparseEmbeddingSignSGD_Distributed(torch.optim.Optimizer):
         """Update the touched rows. Without a gradient (no backward pass yet) nothing happens."""
         for group in self.param_groups:
             table, leaf, ids = _roles(group["params"])
-            if leaf.grad is not None:
-                grad, all_ids = leaf.grad, ids
-                if group["world_size"] > 1:
-                    grad = _gather(grad, group["world_size"])
-                    all_ids = _gather(ids, group["world_size"])
-                sign_sgd_rows(table, grad, all_ids, group["lr"], group["weight_decay"])
+            grad, processes = leaf.grad, group["world_size"]
+            if processes > 1:
+                if grad is None:  # Others may have one, and all have to gather.
+                    grad, ids = torch.zeros_like(leaf), torch.full_like(ids, NO_ID)
+                grad, ids = _gather(grad, processes), _gather(ids, processes)
+            if grad is not None:
+                sign_sgd_rows(table, grad, ids, group["lr"], group["weight_decay"])
 
 
 def sign_sgd_rows(
@@ -179,7 +180,11 @@ def sign_sgd_rows(
     """SignSGD in place on `table[ids]`, gradients of equal ids summed; ids of -1 are no rows."""
     held = ids != NO_ID
     touched, where = ids[held].unique(return_inverse=True)
-    total = grad.new_zeros(len(touched), grad.shape[1]).index_add_(0, where, grad[held])
+    total = grad.new_zeros(len(touched), grad.shape[1])
+    if grad.is_cuda:  # There `index_add_` adds in any order, and processes would drift apart.
+        total.index_put_((where,), grad[held], accumulate=True)
+    else:
+        total.index_add_(0, where, grad[held])
     table[touched] = table[touched] * (1 - lr * weight_decay) - lr * total.sign()
 
 

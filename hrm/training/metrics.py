@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hrm.files import write_text
+from hrm.training.distributed import ALONE, Processes
 
 PER_ENDED = ("accuracy", "exact_accuracy", "q_halt_accuracy", "steps")
 """Averaged over the sequences that ended; the rest are losses, averaged over rows and steps. But
@@ -24,17 +25,26 @@ that share."""
 class Sums:
     """Running sums of a step's detached sums; kept on the device until they are read."""
 
-    def __init__(self) -> None:
+    def __init__(self, processes: Processes = ALONE) -> None:
+        self.processes = processes
         self.values: dict[str, Tensor] = {}
+        """Of this process."""
 
     def add(self, sums: Mapping[str, Tensor]) -> None:
         for name, value in sums.items():
             wide = value.to(torch.float64) if value.device.type == "cpu" else value.float()
             self.values[name] = self.values[name] + wide if name in self.values else wide
 
+    def total(self) -> dict[str, Tensor]:
+        """Of all processes, each of which has to ask; from now on the first one holds them."""
+        total = self.processes.sum_figures(self.values)
+        self.values = total if self.processes.first else {}
+        return total
+
     def read(self) -> dict[str, float | None]:
-        """Means under `train/` names, and start anew. None where no sequence ended."""
-        numbers = {name: float(value) for name, value in self.values.items()}
+        """Means over all processes under `train/` names, and start anew; each has to ask. None
+        where no sequence ended."""
+        numbers = {name: float(value) for name, value in self.total().items()}
         self.values = {}
         ended, rows = numbers.pop("count", 0.0), numbers.pop("rows", 0.0)
         row: dict[str, float | None] = {"train/count": ended}

@@ -56,12 +56,17 @@ def _dense(
     return [muon, _adamw([p for p in everything if id(p) not in chosen], lr, config)]
 
 
-def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimizer]:
+def make_optimizers(
+    model: nn.Module, config: OptimizerConfig, processes: int = 1
+) -> list[Optimizer]:
     """The dense parameters' optimizers, group by group, then one SignSGD per sparse embedding.
 
     Each of the model's parameter groups has its own (`ACTModel.parameter_groups`), so that value
     functions that take turns leave each other's moments alone. Each optimizer's groups carry their
     own `base_lr`, which `set_lr` scales, and the model's group as `part`.
+
+    Args:
+        processes: whose gradients the SignSGD gathers; those of dense parameters are summed ahead.
     """
     names = {id(p): n for n, p in model.named_parameters() if p.requires_grad}
     optimizers: list[Optimizer] = []
@@ -79,6 +84,7 @@ def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[Optimizer
     optimizers += [
         CastedSparseEmbeddingSignSGD_Distributed(
             module.optimizer_tensors(),
+            world_size=processes,
             lr=config.puzzle_emb_lr,
             weight_decay=config.puzzle_emb_weight_decay,
         )

@@ -7,16 +7,16 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from hrm.config import ExperimentConfig, build_model, planned_updates, sizes_of_data
+from hrm.config import ExperimentConfig, build_model, planned_updates, sizes_of_data, validate
 from hrm.data.base import PuzzleSplit
 from hrm.data.feeder import Augmenter, Feeder
-from hrm.device import pick_device
 from hrm.errors import UserError
 from hrm.files import write_text
 from hrm.inference.evaluate import check_fits, evaluate_split
@@ -24,6 +24,7 @@ from hrm.models import ETRM, ACTModel
 from hrm.models.pretrained_decoder import LoadedDecoder, load_decoder
 from hrm.training import checkpoint
 from hrm.training.compiling import compiles
+from hrm.training.distributed import ALONE, Processes
 from hrm.training.dynamics import DYNAMICS
 from hrm.training.ema import EMA
 from hrm.training.metrics import LOG_NAME, MetricsLog, Sums, best_step, is_number, read_metrics
@@ -34,7 +35,8 @@ FREE_TO_CHANGE = frozenset(
     "epochs max_steps eval_every_steps eval_split eval_count max_eval_groups eval_batch_size "  # noqa: SIM905
     "eval_halting stop_at_exact_accuracy stop_after_s checkpoint_every_steps keep_checkpoints "
     "keep_best out eval_interval load_pretrained_decoder init_from "
-    "resume progress plots tensorboard run_name project_name device data.path data.prepare".split()
+    "resume progress plots tensorboard wandb trackio run_name project_name device data.path "
+    "data.prepare".split()
 )
 """Keys that a resumed run may set otherwise: they do not touch what an update computes, but for
 the length of the run, which a cosine schedule follows."""
@@ -55,6 +57,8 @@ class Trainer:
         held_out: rows of `config.eval_split`, or None to never evaluate.
         out: the run's folder; an existing one is refused unless `config.resume`.
         augment: applied to every row as it is drawn.
+        processes: those that train together. All make a trainer of the same settings, and call the
+            same of its methods; the first one writes.
     """
 
     def __init__(
@@ -64,9 +68,11 @@ class Trainer:
         held_out: PuzzleSplit | None,
         out: Path,
         augment: Augmenter | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         self.config, self.held_out, self.out = config, held_out, out
-        self.device = pick_device(config.device)
+        self.processes = processes
+        self.device = processes.device(config.device)
         self.data_root = train.path.parent.resolve()
         self.sizes = sizes_of_data(config.arch, train.metadata, config.global_batch_size)
         self.feeder = Feeder(
@@ -75,11 +81,16 @@ class Trainer:
             seed=config.seed,
             epochs=config.epochs,
             sampling=config.data.sampling,
+            easy_first=config.data.easy_first,
             augment=augment,
-            ahead=self.device.type == "cuda",
+            # Not by each of several processes: all of them would make all rows.
+            ahead=self.device.type == "cuda" and processes.count == 1,
+            mine=processes.holds(config.global_batch_size, config.grad_accumulation),
         )
         torch.manual_seed(config.seed)
-        self.model = build_model(config.arch, **self.sizes).to(self.device).train()
+        share = {"batch_size": config.global_batch_size // processes.count}
+        self.model = build_model(config.arch, **{**self.sizes, **share}).to(self.device).train()
+        self.model.halting.total = processes.total
         source = None if config.resume else config.init_from
         if config.learn == "halting":
             learn_only_halting(self.model, source)
@@ -90,8 +101,10 @@ class Trainer:
         if config.arch.get("puzzle_emb_ndim"):
             self.model.puzzle_emb.check_ids = False  # The data's were checked when it was read.
         self.decoder = self._load_decoder()
+        # They are the same already; on machines that are not, they may differ by rounding.
+        processes.take_from_first(self.model.state_dict().values())
         self.ema = EMA(self.model, config.ema_rate) if config.ema else None
-        self.optimizers = make_optimizers(self.model, config)
+        self.optimizers = make_optimizers(self.model, config, processes.count)
         half = config.arch.get("forward_dtype") == "float16"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=half)
         self.dynamics = DYNAMICS[config.dynamics](
@@ -102,10 +115,11 @@ class Trainer:
             seed=config.seed,
             device=self.device,
             stagger=config.stagger,
+            processes=processes,
         )
         self.warmup = self._shortened_warmup()
         self.compiled = False
-        self.sums = Sums()
+        self.sums = Sums(processes)
         self.step = 0
         self.train_s = 0.0
         self.finished = False
@@ -125,8 +139,9 @@ class Trainer:
             NonFiniteError: the last good checkpoint is kept.
             UserError: `out` is taken, by another process even, or is nothing to resume.
         """
-        self._make_folder()
-        with checkpoint.exclusive(self.out):
+        self.processes.on_first(self._make_folder)
+        with ExitStack() as stack:
+            self.processes.on_first(lambda: stack.enter_context(checkpoint.exclusive(self.out)))
             self._begin()
             while not self.finished:
                 self._train_one_update()
@@ -135,22 +150,28 @@ class Trainer:
         started, before = time.perf_counter(), self.feeder.admitted
         self.update()
         self.train_s += time.perf_counter() - started
+        if self.config.stop_after_s is not None:  # All stop by one clock.
+            self.train_s = self.processes.on_first(lambda: self.train_s)
         self.finished = self._is_over()
         evaluates = self._evaluation_is_due(before)
-        row = self._row_if_due(evaluates)
+        row, best = self._row_if_due(evaluates), False
         if row is not None:
             goal = self.config.stop_at_exact_accuracy
             exact = row.get("eval/exact_accuracy")
             if goal is not None and exact is not None and exact >= goal:
                 self.finished, self.goal_reached = True, exact
-            self.log.append(row)
-            for listener in self.listeners:
-                listener(row)
+            best = self.processes.on_first(lambda: self._note(row))
         every = self.config.checkpoint_every_steps
         due = evaluates if every is None else self.step % every == 0
-        best = row is not None and self._is_best(row)
         if self.finished or due or best:
             self.save()
+
+    def _note(self, row: dict[str, Any]) -> bool:
+        """Log a row; whether it is the best so far (`_is_best`)."""
+        self.log.append(row)
+        for listener in self.listeners:
+            listener(row)
+        return self._is_best(row)
 
     def _is_best(self, row: dict[str, Any]) -> bool:
         """Whether no earlier evaluation had a better `keep_best`.
@@ -182,6 +203,9 @@ class Trainer:
         """Guard, clip, step all optimizers, average."""
         self.step += 1
         self.sums.add(sums)
+        loss = self.processes.sum_gradients(self.model.parameters(), sums.get("loss"))
+        if self.processes.count > 1:
+            self.scaler.scale(loss)  # It makes its scale at the first loss; not all have had one.
         # The scaler refuses optimizers without any gradient: heads whose turn it is not.
         dense = [o for o in self.optimizers if not _is_sparse(o) and _has_gradient(o)]
         for optimizer in dense:
@@ -193,14 +217,14 @@ class Trainer:
             for group in groups
         ]
         # The update's only transfer: waiting twice would let the device run dry twice.
-        fine = torch.isfinite(sum(norms, sums["loss"])).view(1)
+        fine = torch.isfinite(sum(norms, loss)).view(1)
         on_host = torch.cat((fine, self.dynamics.flags())).cpu().numpy()
         finite = bool(on_host[0])
         self.dynamics.receive(on_host[1:])
         # A float16 step that overflows is no fault: it is skipped, and the scale is halved. Halved
         # below 1, it was not the scale that overflowed.
         if not finite and not (self.scaler.is_enabled() and self.scaler.get_scale() >= 1):
-            raise NonFiniteError(self._non_finite(sums))
+            raise NonFiniteError(self._non_finite(loss))
         if finite:
             if (limit := self.config.grad_clip_norm) is not None:
                 for group, norm in zip(groups, norms, strict=True):
@@ -218,16 +242,16 @@ class Trainer:
         if finite and self.ema is not None:
             self.ema.update_parameters(self.model)
 
-    def _non_finite(self, sums: dict[str, Tensor]) -> str:
+    def _non_finite(self, loss: Tensor) -> str:
         bad = [
             name
             for name, p in self.model.named_parameters()
             if p.grad is not None and not torch.isfinite(p.grad).all()
         ]
         what = f"gradients of {', '.join(bad)}" if bad else "the loss"
-        loss = float(sums["loss"]) / self.config.global_batch_size
+        mean = float(loss) / self.config.global_batch_size
         return (
-            f"update {self.step}: {what} not finite (loss {loss}); nothing was changed by it, and "
+            f"update {self.step}: {what} not finite (loss {mean}); nothing was changed by it, and "
             f"checkpoints in {self.out / 'checkpoints'} are kept"
         )
 
@@ -284,7 +308,8 @@ class Trainer:
         }
         if evaluates and self.held_out is not None:
             started = time.perf_counter()
-            row |= {f"eval/{name}": value for name, value in self.evaluate().items()}
+            figures = self.processes.on_first(self.evaluate)
+            row |= {f"eval/{name}": value for name, value in figures.items()}
             row["time/eval_s"] = round(time.perf_counter() - started, 3)
         return row
 
@@ -310,7 +335,11 @@ class Trainer:
         if self.last_saved == self.step:
             return
         self.last_saved = self.step
-        tensors = {"model": self.model.state_dict(), "state": self._state_tensors()}
+        state = self._state_tensors()
+        self.processes.on_first(lambda: self._write_checkpoint(state))
+
+    def _write_checkpoint(self, state: dict[str, Tensor]) -> None:
+        tensors = {"model": self.model.state_dict(), "state": state}
         if self.ema is not None:
             tensors["ema"] = self.ema.module.state_dict()
         optimizers = [checkpoint.optimizer_tensors(o)[1] for o in self.optimizers]
@@ -338,8 +367,9 @@ class Trainer:
         checkpoint.clean(self.out, self.config.keep_checkpoints, self.config.keep_best)
 
     def _state_tensors(self) -> dict[str, Tensor]:
+        """What beside weights a run needs to go on; whole in the first process."""
         tensors = checkpoint.with_prefix("carry", self.dynamics.tensors())
-        tensors |= checkpoint.with_prefix("sums", self.sums.values)
+        tensors |= checkpoint.with_prefix("sums", self.sums.total())
         tensors["random"] = torch.get_rng_state()
         for i, optimizer in enumerate(self.optimizers):
             state = checkpoint.optimizer_tensors(optimizer)[0]
@@ -352,17 +382,24 @@ class Trainer:
 
     def _begin(self) -> None:
         """Start, or go on from the newest checkpoint."""
+        newest = self.processes.on_first(self._newest)
+        if newest is not None:
+            self._load(newest)
+        else:
+            self.compiled = self.processes.on_first(self._begin_anew)
+        self.model.compile_layers(self.compiled)
+        self.processes.on_first(lambda: self.log.keep_until(self.step))
+
+    def _newest(self) -> Path | None:
+        """The checkpoint to go on from, what a killed run left behind removed."""
         checkpoint.clean(self.out)
         found = checkpoint.checkpoints(self.out)
-        if found:
-            self._load(found[-1])
-        else:
-            self._write_config()
-            self.compiled = compiles(
-                self.config, self.model, self.dynamics.example(), self.feeder.planned
-            )
-        self.model.compile_layers(self.compiled)
-        self.log.keep_until(self.step)
+        return found[-1] if found else None
+
+    def _begin_anew(self) -> bool:
+        """Write down what is going to run; whether compiled."""
+        self._write_config()
+        return compiles(self.config, self.model, self.dynamics.example(), self.feeder.planned)
 
     def _write_config(self) -> None:
         import yaml
@@ -385,7 +422,9 @@ class Trainer:
 
     def _load(self, path: Path) -> None:
         saved = checkpoint.read_config(path)
-        _refuse_changes(saved["experiment"], self.config.model_dump(mode="json"))
+        # Read anew: settings that did not exist yet have their defaults.
+        before = validate(saved["experiment"]).model_dump(mode="json")
+        _refuse_changes(before, self.config.model_dump(mode="json"))
         try:
             self._load_state(path, checkpoint.read_json(path / "state.json"))
         except (KeyError, TypeError, AttributeError, IndexError) as error:
@@ -406,7 +445,8 @@ class Trainer:
             checkpoint.load_optimizer(optimizer, mine, rest)
         self.scaler.load_state_dict(state["scaler"])
         self.dynamics.load_tensors(checkpoint.under_prefix("carry", tensors))
-        self.sums.values = checkpoint.under_prefix("sums", tensors)
+        if self.processes.first:
+            self.sums.values = checkpoint.under_prefix("sums", tensors)
         self.feeder.load_state_dict(state["feeder"])
         torch.set_rng_state(tensors["random"])
         self.step = self.last_saved = int(state["step"])

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -182,6 +183,27 @@ def test_augmented_labels_move_with_inputs_and_other_seeds_give_others(split: Pu
     assert (batches[0] != batches[1]).all()
 
 
+@settings(deadline=None, max_examples=25)
+@given(masks=MASKS, epochs=st.sampled_from([None, 1, 3]), ahead=st.booleans())
+def test_feeders_that_share_the_slots_give_out_the_rows_of_one(
+    split: PuzzleSplit, masks: list[list[bool]], epochs: int | None, ahead: bool
+) -> None:
+    shares = [np.array([True, False, False, True]), np.array([False, True, True, False])]
+    whole, *parts = (
+        Feeder(split, slots=4, seed=5, epochs=epochs, augment=jumble, ahead=ahead, mine=mine)
+        for mine in (None, *shares)
+    )
+    for mask in masks:
+        halted = np.array(mask)
+        expected = whole.fill(halted)
+        for part, mine in zip(parts, shares, strict=True):
+            got = part.fill(halted)
+            assert part.rows.tolist() == whole.rows.tolist()
+            assert part.state_dict() == whole.state_dict()
+            for name, values in expected.items():
+                assert np.array_equal(values[halted & mine], got[name][halted & mine])
+
+
 def test_a_mask_of_another_length_is_refused(split: PuzzleSplit) -> None:
     with pytest.raises(ValueError, match="4 slots"):
         Feeder(split, slots=4, seed=0).fill(np.ones(3, dtype=bool))
@@ -209,3 +231,30 @@ def test_rows_made_ahead_are_the_same_rows(
     for feeder in (plain, ahead):
         feeder.load_state_dict(states[back % len(states)])
     assert np.array_equal(plain.fill(ALL)["inputs"], ahead.fill(ALL)["inputs"])
+
+
+def test_easy_rows_come_first_in_the_first_epoch(tmp_path: Path) -> None:
+    inputs = np.repeat(np.arange(1, ROWS + 1, dtype=np.uint8)[:, None], 2, axis=1)
+    difficulty = np.arange(ROWS)[::-1] // 2  # Row 0 is the hardest; most come in pairs.
+    arrays = SplitArrays.from_rows(inputs, inputs, difficulty=difficulty)
+    write_dataset(tmp_path / "set", {"train": arrays}, vocab_size=30)
+    split = load_split(tmp_path / "set", "train")
+
+    def epochs(share: float) -> list[list[int]]:
+        feeder = Feeder(split, slots=ROWS, seed=0, easy_first=share)
+        return [drawn(feeder, np.ones(ROWS, dtype=bool)) for _ in range(2)]
+
+    strict = epochs(1.0)
+    assert [difficulty[row] for row in strict[0]] == sorted(difficulty)
+    assert strict[1] == epochs(0.0)[1], "later epochs are in the order of chance"
+    half = epochs(0.5)[0]
+    assert sorted(half) == list(range(ROWS)), "every row once"
+    ranks = [float(np.corrcoef(np.arange(ROWS), difficulty[e])[0, 1]) for e in (half, epochs(0)[0])]
+    assert 0.99 > ranks[0] > max(0.5, ranks[1])
+
+
+def test_easy_first_needs_to_know_what_is_easy(split: PuzzleSplit) -> None:
+    with pytest.raises(UserError, match=r"easy_first is 0\.5: it must be 0 unless"):
+        Feeder(split, slots=2, seed=0, easy_first=0.5)
+    with pytest.raises(UserError, match="easy_first is 2: it may be 0 to 1"):
+        Feeder(split, slots=2, seed=0, easy_first=2)

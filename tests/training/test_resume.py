@@ -228,3 +228,13 @@ def test_a_best_figure_that_is_not_evaluated_is_named(small: Config) -> None:
         trainer.run()
     with pytest.raises(UserError, match=r"keep_best.*without eval/"):
         small("b", "keep_best=eval/accuracy", "eval_every_steps=4")
+
+
+def test_a_checkpoint_from_before_a_setting_existed_goes_on_with_its_default(
+    finished: Path, trained: Trained
+) -> None:
+    path = find_checkpoint(finished) / "config.json"
+    saved = json.loads(path.read_text())
+    del saved["experiment"]["stagger"], saved["experiment"]["data"]["easy_first"]
+    path.write_text(json.dumps(saved))
+    assert trained("a", "resume=true", "max_steps=22").step == 22

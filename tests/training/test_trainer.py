@@ -154,12 +154,6 @@ def test_the_goal_ends_the_run(trained: Trained) -> None:
     assert trained("a", *goal).step == trainer.step  # resumed, it stays ended
 
 
-def test_tensorboard_events_lie_in_the_run(trained: Trained) -> None:
-    trainer = trained("a", "tensorboard=true", "max_steps=3", "eval_every_steps=null")
-    assert list((trainer.out / "tensorboard").glob("events*"))
-    assert len(trainer.rows()) == 3
-
-
 @pytest.mark.parametrize(
     ("experiment", "updates"),
     [("sudoku_4x4", 200), pytest.param("sudoku_4x4_hrm", 250, marks=pytest.mark.slow)],

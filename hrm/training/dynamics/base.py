@@ -15,6 +15,7 @@ from hrm.carry import Carry
 from hrm.data.feeder import Feeder
 from hrm.models import ACTModel
 from hrm.token_loss import TokenLoss
+from hrm.training.distributed import ALONE, Processes
 from hrm.training.losses import step_loss
 
 Backward = Callable[[Tensor], None]
@@ -29,6 +30,7 @@ class Dynamics(ABC):
         micro_batches: carries that, one after another, give the update of one batch of all slots.
         stagger: the first sequences start at random ages, where sequences outlive a batch.
         seed: of the slots' random numbers.
+        processes: those that share the slots; this one works on its own.
     """
 
     def __init__(
@@ -41,13 +43,15 @@ class Dynamics(ABC):
         seed: int,
         device: torch.device,
         stagger: bool = False,
+        processes: Processes = ALONE,
     ) -> None:
         self.model, self.feeder, self.loss = model, feeder, loss
         self.seed, self.device, self.stagger = seed, device, stagger
         self.kl_weight = 0.0
         """Of the coming update: the trainer sets it."""
-        size = feeder.slots // micro_batches
-        self.slices = [slice(i * size, (i + 1) * size) for i in range(micro_batches)]
+        self.processes = processes
+        self.slices = processes.slices(feeder.slots, micro_batches)
+        """This process's slots in each micro-batch, numbered among all slots."""
         self.start()
 
     @abstractmethod
@@ -67,19 +71,20 @@ class Dynamics(ABC):
 
     @abstractmethod
     def idle(self) -> bool:
-        """Whether no sequence is under way."""
+        """Whether no sequence is under way in any process; each has to ask."""
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
-        """All state, for a checkpoint."""
+        """All state, for a checkpoint, the same however many processes there are: in the first one
+        that of all slots, in order. Each has to ask."""
 
     @abstractmethod
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """The inverse of `tensors`."""
+        """The inverse of `tensors`: what the first process had; each takes its own slots'."""
 
     def example(self, slots: int | None = None) -> dict[str, Tensor]:
         """A batch of zeros; of as many slots as a forward sees by default."""
-        slots = self.slices[0].stop if slots is None else slots
+        slots = self.slices[0].stop - self.slices[0].start if slots is None else slots
         return {
             name: torch.zeros(array.shape, dtype=torch.int32, device=self.device)
             for name, array in self.feeder.split.padding(slots).items()

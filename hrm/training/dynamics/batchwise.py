@@ -13,13 +13,16 @@ from torch import Tensor
 from hrm.carry import Carry
 from hrm.training.dynamics.base import Backward, Dynamics, Sums, named_tensors, tensors_of
 
+SLOT = "slot"
+"""In the carry's data: the number among all slots, by which a sequence finds its process again."""
+
 
 class Batchwise(Dynamics):
     """A fresh carry a batch, which is worked on, an update a step, until no sequence is left."""
 
     def start(self) -> None:
         self.carries: dict[int, Carry] = {}
-        """By micro-batch; none where every sequence has ended."""
+        """By micro-batch; none where every sequence of this process has ended."""
         self.batches = 0
 
     @abstractmethod
@@ -31,7 +34,7 @@ class Batchwise(Dynamics):
         """What of it goes on; None: nothing."""
 
     def update(self, backward: Backward) -> Sums:
-        if not self.carries:
+        if self.idle():
             self._draw()
         total: Sums = {}
         for i, carry in list(self.carries.items()):
@@ -55,6 +58,7 @@ class Batchwise(Dynamics):
             carry = self._empty_carry(part.stop - part.start, first)
             # Copies: the feeder writes its next rows into the same arrays.
             data = {k: v[part].to(self.device, copy=True) for k, v in rows.items()}
+            data[SLOT] = torch.arange(part.start, part.stop, device=self.device)
             carry = replace(carry, current_data=data)
             # The last batch of the last epoch may not be full.
             drawn = torch.from_numpy(self.feeder.rows[part] >= 0).to(self.device)
@@ -63,17 +67,24 @@ class Batchwise(Dynamics):
         self.batches += 1
 
     def idle(self) -> bool:
-        return not self.carries
+        return not self.processes.any(bool(self.carries))
 
     def tensors(self) -> dict[str, Tensor]:
-        return {"batches": torch.tensor(self.batches), **named_tensors(self.carries)}
+        carries = self.processes.gather_rows(named_tensors(self.carries))
+        return {"batches": torch.tensor(self.batches), **carries}
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         self.batches, self.carries = int(tensors["batches"]), {}
-        for i in range(len(self.slices)):
-            if saved := tensors_of(i, tensors):
-                empty = self._empty_carry(len(saved["steps"]), 0)
-                self.carries[i] = empty.load_tensors(saved)
+        for i, part in enumerate(self.slices):
+            if not (saved := tensors_of(i, tensors)):
+                continue
+            slot = saved[f"current_data.{SLOT}"]
+            mine = ((part.start <= slot) & (slot < part.stop)).nonzero().squeeze(1)
+            if len(mine):
+                empty = self._empty_carry(len(mine), 0)
+                data = {**empty.current_data, SLOT: slot.new_zeros(len(mine), device=self.device)}
+                saved = {name: tensor[mine] for name, tensor in saved.items()}
+                self.carries[i] = replace(empty, current_data=data).load_tensors(saved)
 
 
 class Online(Batchwise):

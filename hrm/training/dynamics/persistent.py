@@ -26,17 +26,20 @@ class Persistent(Dynamics):
     def start(self) -> None:
         self.carries = [self._empty_carry(s.stop - s.start, s.start) for s in self.slices]
         self.halted: NDArray[np.bool_] | None = None
-        """Who has halted, on the host; None: not fetched since the last update."""
+        """Who of all slots has halted, on the host; None: not fetched since the last update."""
 
     def flags(self) -> Bool[Tensor, " flags"]:
         return torch.cat([carry.halted for carry in self.carries])
 
     def receive(self, flags: NDArray[np.bool_]) -> None:
-        self.halted = flags
+        # Who is admitted next depends on all slots, whoever holds them.
+        self.halted = self.processes.merged(flags, self.feeder.mine)
 
     def update(self, backward: Backward) -> Sums:
-        halted = self.flags().cpu().numpy() if self.halted is None else self.halted
-        self.halted = None
+        if self.halted is None:
+            self.receive(self.flags().cpu().numpy())
+        assert self.halted is not None
+        halted, self.halted = self.halted, None
         first = not self.feeder.admitted
         rows = {k: torch.from_numpy(v) for k, v in self.feeder.fill(halted).items()}
         total: Sums = {}
@@ -61,16 +64,19 @@ class Persistent(Dynamics):
 
     def idle(self) -> bool:
         # Slots that hold padding, which has no label, count as free.
-        return all(
+        free = all(
             bool((carry.halted | (carry.current_data["labels"] == IGNORE).all(-1)).all())
             for carry in self.carries
         )
+        return not self.processes.any(not free)
 
     def tensors(self) -> dict[str, Tensor]:
-        return named_tensors(dict(enumerate(self.carries)))
+        return self.processes.gather_rows(named_tensors(dict(enumerate(self.carries))))
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        self.carries = [
-            carry.load_tensors(tensors_of(i, tensors)) for i, carry in enumerate(self.carries)
-        ]
+        size = self.feeder.slots // len(self.slices)
+        for i, part in enumerate(self.slices):
+            mine = slice(part.start - i * size, part.stop - i * size)
+            saved = {name: tensor[mine] for name, tensor in tensors_of(i, tensors).items()}
+            self.carries[i] = self.carries[i].load_tensors(saved)
         self.halted = None

@@ -35,13 +35,16 @@ class Rollouts(Dynamics):
             batch = {k: v[part].to(self.device) for k, v in rows.items()}
             # Each batch has random numbers of its own, as if its slots were numbered on.
             first = self.updates * self.feeder.slots + part.start
-            loss, sums = self._losses(self._empty_carry(part.stop - part.start, first), batch)
+            carry = self._empty_carry(part.stop - part.start, first)
+            loss, sums = self._losses(carry, batch, part.start)
             backward(loss / self.feeder.slots)
             total = {name: total.get(name, 0) + value for name, value in sums.items()}
         self.updates += 1
         return total
 
-    def _losses(self, carry: Carry, batch: Mapping[str, Tensor]) -> tuple[Tensor, Sums]:
+    def _losses(
+        self, carry: Carry, batch: Mapping[str, Tensor], first_slot: int
+    ) -> tuple[Tensor, Sums]:
         policy = self.model.halting
         taken: list[dict[str, Tensor]] = []
         for _ in range(policy.train_max_steps):
@@ -57,7 +60,7 @@ class Rollouts(Dynamics):
         steps = {name: torch.stack([t[name] for t in taken]) for name in taken[0]}
         task_loss, exact, accuracy = (steps.pop(k) for k in ("task_loss", "exact", "accuracy"))
         encoder = _encoder_sums(steps, counted)
-        rollout = Rollout(steps, task_loss, exact, counted)
+        rollout = Rollout(steps, task_loss, exact, counted, first_slot)
         lm_loss = masked_sum((policy.task_weights(rollout) * task_loss).sum(0), counted)
         head = policy.rollout_losses(rollout, self.updates)
         loss = lm_loss + sum(head.values(), torch.zeros_like(lm_loss))
