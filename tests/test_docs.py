@@ -72,8 +72,31 @@ def test_every_block_about_images_runs(
     assert {file.name for file in Path("solved").iterdir()} == {"mask.png", "steps.png"}
 
 
+def test_every_block_about_arc_runs(
+    hrm: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = {"--max-eval-groups": "2", "--val-groups": "2", "--eval-augmentations": "1"}
+    sizes = ["arch.hidden_size=16", "arch.num_heads=2", "max_steps=2", "eval_count=4", "seed=0"]
+    sizes += ["plots=false", "max_train_groups=4"]
+    ran = []
+    for block in re.findall(r"```bash\n(.*?)```", (DOCS / "arc.md").read_text(), re.DOTALL):
+        for line in block.splitlines():
+            _, *words = shlex.split(line)
+            if words[0] == "prepare":
+                words = [small.get(b, w) for b, w in zip(["", *words], words, strict=False)]
+            if words[0] == "train":
+                words = [*(w for w in words if not w.startswith("max_steps=")), *sizes]
+            status, _, error = hrm(*words)
+            assert status == 0, (line, error)
+            ran.append(words[0])
+    assert ran == ["prepare", "train", "evaluate", "evaluate", "solve"]
+    assert Path("submission.json").is_file()
+    assert list(Path("solved").iterdir())
+
+
 def test_no_other_document_has_blocks_that_are_not_run() -> None:
-    run_here = {"guide.md", "act_unet.md"}
+    run_here = {"guide.md", "act_unet.md", "arc.md"}
     assert not [
         file.name
         for file in DOCS.glob("*.md")
