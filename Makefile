@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all install clean
+.PHONY: demo test test-all types fast-tests install clean
 
 demo: install
 	$(BIN)/hrm demo --again
@@ -11,7 +11,12 @@ demo: install
 test: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(MAKE) -j2 types fast-tests
+
+types: install
 	$(BIN)/mypy
+
+fast-tests: install
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "not slow"
 
 test-all: install
