@@ -39,11 +39,8 @@ def machine() -> str:
     """Cores, processor, memory and versions."""
     import torch
 
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        cpu = names[0].partition(":")[2].strip() if names else cpu
+    from hrm.device import processor
+
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    words = f"{os.cpu_count()} cores of {cpu}, {memory:.0f} GiB"
+    words = f"{os.cpu_count()} cores of {processor()}, {memory:.0f} GiB"
     return f"{words}, Python {platform.python_version()}, PyTorch {torch.__version__}"

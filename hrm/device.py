@@ -1,6 +1,9 @@
-"""The device that a setting names."""
+"""The device that a setting names, and the processor beside it."""
 
 from __future__ import annotations
+
+import platform
+from pathlib import Path
 
 import torch
 
@@ -19,3 +22,13 @@ def pick_device(name: str) -> torch.device:
             f"device: {name} is not here; it may be auto, cpu, cuda or cuda:N"
         ) from None
     return device
+
+
+def processor() -> str:
+    """The processor's name, as far as the system tells it."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        if names:
+            return names[0].partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -13,7 +13,7 @@ from hrm.compare.figures import RunFigures, Status
 from hrm.compare.reading import figures_of_run
 from hrm.errors import UserError
 from hrm.training.checkpoint import checkpoints, read_json
-from hrm.training.metrics import read_metrics
+from hrm.training.metrics import LOG_NAME, read_metrics
 
 Ended = Literal["finished", "failed", "unfinished"]
 EVALUATED_SPLITS = ("train", "test")
@@ -168,7 +168,7 @@ def read_run(
     return figures_of_run(
         name or folder.name,
         config,
-        read_metrics(folder / "metrics.jsonl"),
+        read_metrics(folder / LOG_NAME),
         status=status,
         error=error,
         command=command,

@@ -33,12 +33,12 @@ from hrm.compare.folder import (
     is_finished,
     newest_checkpoint,
     outcome_of,
-    read_settings,
     whose,
 )
 from hrm.compare.progress import last_error, last_row, progress_line
 from hrm.compare.stamp import stamp
 from hrm.files import write_text
+from hrm.training.metrics import LOG_NAME
 
 HRM = (sys.executable, "-m", "hrm")
 GRACE_S = 20.0
@@ -190,8 +190,6 @@ class Runner:
         # By its path: a run's folder may stand for its best checkpoint, which is no last one.
         newest = newest_checkpoint(folder)
         words = ["evaluate", str(newest or folder), "--split", split, "--by-group", "--json"]
-        if split == "train" and (limit := read_settings(folder).get("max_train_groups")):
-            words += ["--groups", str(limit)]
         error, printed = self._call(name, f"{name}.{split}.txt", words)
         try:
             figures = json.loads(printed) if error is None else {}
@@ -244,7 +242,7 @@ class Runner:
         with self._lock:
             jobs = list(self._jobs.values())
         for job in jobs:
-            row = last_row(self.out / "runs" / job.name / "metrics.jsonl")
+            row = last_row(self.out / "runs" / job.name / LOG_NAME)
             if row is not None:
                 self.tell(progress_line(job.name, job.updates, row))
 

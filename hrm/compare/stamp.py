@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hrm.compare.figures import RunFigures
+from hrm.device import processor
 
 
 def stamp() -> dict[str, str | None]:
@@ -21,11 +22,7 @@ def machine() -> str:
     """Cores, processor and versions."""
     import torch
 
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        cpu = names[0].partition(":")[2].strip() if names else cpu
+    cpu = processor()
     if torch.cuda.is_available():
         cpu += f", {torch.cuda.get_device_name()}"
     python, pytorch = platform.python_version(), torch.__version__

@@ -95,9 +95,11 @@ def checkpoint_path(run: Path, step: int) -> Path:
 
 def best_checkpoint(run: Path, figure: str | None) -> Path | None:
     """Of a run's checkpoints the one where `eval/figure` was best; None: there is none."""
+    if figure is None:  # Nobody asks, so the log is not read.
+        return None
     saved = {int(p.name.removeprefix(PREFIX)): p for p in checkpoints(run)}
     rows = [row for row in read_metrics(run / LOG_NAME) if row["step"] in saved]
-    step = None if figure is None else best_step(rows, figure)
+    step = best_step(rows, figure)
     return None if step is None else saved[step]
 
 
