@@ -35,10 +35,10 @@ class Run(NamedTuple):
 RUNS = {
     # Wide enough that a step has as many operations as one of the convolutional core.
     "transformer core, windows of 4": Run(
-        "arch.core=transformer arch.window=4 arch.expansion=2.5 arch.early_weight=1"
+        "arch.core=transformer arch.window=4 arch.expansion=2.5"
     ),
     "transformer core, threshold learns at k* alone": Run(
-        "arch.core=transformer arch.window=4 arch.expansion=2.5"
+        "arch.core=transformer arch.window=4 arch.expansion=2.5 arch.early_weight=0 keep_best=null"
     ),
     "Pathfinder": Run(
         "", "pathfinder", "pathfinder_32", "--task pathfinder --size 32 --count 20000 --seed 0"
