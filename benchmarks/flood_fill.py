@@ -3,8 +3,8 @@
     python benchmarks/flood_fill.py --seeds 0 1 2 --jobs 2
 
 Trains `experiment=flood_fill` from each seed, one core a run, and evaluates on the test split the
-averaged weights that cost least on validation mazes. Nothing was chosen on the test split. Writes results/flood_fill.json
-and results/flood_fill.md after every run; a run that is recorded is not repeated.
+averaged weights that cost least on validation mazes. Nothing was chosen on the test split. Writes
+results/flood_fill.{json,md} after every run; a run that is recorded is not repeated.
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import hrm, stamp
+from machine import hrm, spread, stamp
 
 RESULTS = Path(__file__).parent.parent / "results"
 PENALTY = 0.01
@@ -51,7 +50,7 @@ LEARNED: dict[str, tuple[str, str]] = {
     "no alternation": ("ablation", "arch.alternate_every=0"),
     "sampled (REINFORCE)": ("ablation", "arch.contribution_loss=reinforce"),
     "no anchor": ("ablation", "arch.anchor_weight=0"),
-    "threshold held above S before k*": ("ablation", "arch.early_weight=1"),
+    "threshold learns at k* alone": ("ablation", "arch.early_weight=0"),
 }
 CHANCES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.85)
 CHANGES = (0.02, 0.05, 0.08, 0.12, 0.17, 0.23, 0.3, 0.4)
@@ -177,7 +176,7 @@ def report(record: dict[str, Any]) -> str:
     for name in sorted(names, key=lambda n: (_order(rows, n), n)):
         chosen = [r for r in rows if r["name"] == name]
         cells = [
-            _spread([r[key] for r in chosen], digits)
+            spread([r[key] for r in chosen], digits)
             for key, digits in (
                 ("steps", 1),
                 ("iou", 3),
@@ -205,7 +204,7 @@ def report(record: dict[str, Any]) -> str:
         ("oracle", oracle),
     ):
         cells = [
-            _spread([r[key] for r in chosen], digits)
+            spread([r[key] for r in chosen], digits)
             for key, digits in (("steps", 1), ("iou", 3), ("cost", 4))
         ]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
@@ -221,14 +220,6 @@ def _order(rows: list[dict[str, Any]], name: str) -> int:
 
 def _cost(row: dict[str, Any]) -> float:
     return float(row["cost"])
-
-
-def _spread(values: list[float | None], digits: int) -> str:
-    known = [v for v in values if v is not None]
-    if not known:
-        return "-"
-    low, mid, high = (f"{f(known):.{digits}f}" for f in (min, statistics.median, max))
-    return mid if len(known) == 1 else f"{mid} ({low} to {high})"
 
 
 def draw(record: dict[str, Any]) -> None:

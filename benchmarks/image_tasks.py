@@ -3,9 +3,9 @@
     python benchmarks/flood_fill.py --keep DIR
     python benchmarks/image_tasks.py --keep DIR --jobs 2
 
-Reads the mazes, and for 32 x 32 the network, that the first command left in DIR. Figures are those
+Reads the mazes, and for 32 x 32 the networks, that the first command left in DIR. Figures are those
 of the test split; nothing was chosen on it. Writes results/image_tasks.{json,md} after every run;
-what is recorded is not repeated.
+what is recorded is not repeated. `--seeds 0 1 2` trains from each of them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from machine import hrm, stamp
+from machine import hrm, spread, stamp
 
 RESULTS = Path(__file__).parent.parent / "results"
 QUIET = ("plots=false", "progress=false")
@@ -34,9 +34,7 @@ class Run(NamedTuple):
 
 RUNS = {
     # Wide enough that a step has as many operations as one of the convolutional core.
-    "transformer core, windows of 4": Run(
-        "arch.core=transformer arch.window=4 arch.expansion=2.5"
-    ),
+    "transformer core, windows of 4": Run("arch.core=transformer arch.window=4 arch.expansion=2.5"),
     "transformer core, threshold learns at k* alone": Run(
         "arch.core=transformer arch.window=4 arch.expansion=2.5 arch.early_weight=0 keep_best=null"
     ),
@@ -48,8 +46,8 @@ RUNS = {
     ),
     **{
         name: Run(
-            "init_from={keep}/run0 arch.halt_max_steps=24 step_curriculum=[] lr=1e-3 max_steps=500 "
-            "arch.warmup_updates=100 arch.anneal_updates=300 global_batch_size=16 "
+            "init_from={keep}/run{seed} arch.halt_max_steps=24 step_curriculum=[] lr=1e-3 "
+            "max_steps=500 arch.warmup_updates=100 arch.anneal_updates=300 global_batch_size=16 "
             f"arch.early_weight={weight} eval_every_steps=100",
             data="data_32",
             prepare="--task flood_fill --size 32 --count 8000 --seed 0",
@@ -96,7 +94,7 @@ def train(root: Path, name: str, seed: int) -> dict[str, Any]:
         if not data.is_dir():
             hrm("prepare", "scenes", *run.prepare.split(), "--out", str(data))
     out = root / "tasks" / f"{seed} {name}".translate(str.maketrans(dict.fromkeys(" ,:=()", "_")))
-    settings = run.settings.format(keep=root).split()
+    settings = run.settings.format(keep=root, seed=seed).split()
     given = (f"experiment={run.experiment}", *settings, f"seed={seed}")
     if not (out / "done").is_file():
         where = (f"data.path={data}", "data.prepare=null", f"out={out}")
@@ -109,35 +107,41 @@ def train(root: Path, name: str, seed: int) -> dict[str, Any]:
         "name": name,
         "seed": seed,
         "command": command,
+        "commit": stamp()["commit"],
         "train_s": last["time/train_s"],
         "test": figures,
     }
 
 
 def report(record: dict[str, Any]) -> str:
-    """The table."""
+    """The table, a row for each of `RUNS` that has been made: medians and ranges over its seeds."""
+    runs = record["runs"]
     head = [title for title, _, _ in COLUMNS]
     lines = [
         "# The ACT U-Net on other tasks and in other forms",
         "",
-        f"`{record['command']}` at commit {record['commit']}, {record['date']},",
-        f"{record['machine']}. One core and one seed a run, 1,000 test images; costs with lambda"
-        " 0.01.",
-        "Operations are millions of multiply-adds of an image: encoder, a step, an answer.",
+        f"`{record['command']}`, {record['date']}, {record['machine']}.",
+        "One core a run; median (range) of the seeds named in a row; 1,000 test images; costs with",
+        "lambda 0.01. Operations are millions of multiply-adds of an image: encoder, a step, an",
+        "answer.",
         "",
-        "| run | " + " | ".join(head) + " | operations | min |",
-        "|" + "---|" * (len(head) + 3),
+        "| run | seeds | " + " | ".join(head) + " | operations | min |",
+        "|" + "---|" * (len(head) + 4),
     ]
-    for run in record["runs"]:
-        test = run["test"]
-        cells = ["-" if test[k] is None else f"{test[k]:.{d}f}" for _, k, d in COLUMNS]
-        told = test["operations"]
+    names = list(dict.fromkeys(run["name"] for run in runs))
+    for name in names:
+        chosen = [run for run in runs if run["name"] == name]
+        cells = [spread([run["test"][k] for run in chosen], d) for _, k, d in COLUMNS]
+        told = chosen[0]["test"]["operations"]
         parts = ", ".join(f"{told[k] / 1e6:.2f}" for k in ("encoder", "iteration", "decoder"))
-        label = run["name"] if run["seed"] == 0 else f"{run['name']} (seed {run['seed']})"
-        minutes = f"{run['train_s'] / 60:.0f}"
-        lines.append(f"| {label} | " + " | ".join(cells) + f" | {parts} | {minutes} |")
-    lines += ["", "Commands, with the folders of data and runs left out:", ""]
-    lines += [f"- {run['name']}: `{run['command']}`" for run in record["runs"]]
+        seeds = ", ".join(str(run["seed"]) for run in chosen)
+        minutes = spread([run["train_s"] / 60 for run in chosen], 0)
+        lines.append(f"| {name} | {seeds} | " + " | ".join([*cells, parts, minutes]) + " |")
+    lines += ["", "Commands of a row's first seed, with the folders of data and runs left out:", ""]
+    for name in names:
+        chosen = [run for run in runs if run["name"] == name]
+        commits = ", ".join(dict.fromkeys(run["commit"] for run in chosen))
+        lines.append(f"- {name}: `{chosen[0]['command']}` at commit {commits}")
     return "\n".join(lines) + "\n"
 
 
@@ -145,7 +149,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keep", type=Path, required=True, help="folder of flood_fill.py's runs")
     parser.add_argument("--only", nargs="+", choices=list(RUNS), default=list(RUNS))
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, a core each")
     options = parser.parse_args()
     path = RESULTS / "image_tasks.json"
@@ -154,18 +158,20 @@ def main() -> None:
     root = options.keep.resolve()
     record = {"command": "python benchmarks/image_tasks.py --keep DIR", **stamp(), "runs": runs}
 
-    def work(name: str) -> None:
-        run = train(root, name, options.seed)
+    def work(task: tuple[str, int]) -> None:
+        name, seed = task
+        run = train(root, name, seed)
         with lock:
             runs.append(run)
             runs.sort(key=lambda r: (list(RUNS).index(r["name"]), r["seed"]))
             path.write_text(json.dumps(record, indent=1) + "\n")
             (RESULTS / "image_tasks.md").write_text(report(record))
-            print(name, f"IoU {run['test']['iou']:.3f}", flush=True)
+            print(name, seed, f"IoU {run['test']['iou']:.3f}", flush=True)
 
     done = {(run["name"], run["seed"]) for run in runs}
     with ThreadPoolExecutor(options.jobs) as pool:
-        list(pool.map(work, [n for n in options.only if (n, options.seed) not in done]))
+        tasks = [(name, seed) for name in options.only for seed in options.seeds]
+        list(pool.map(work, [task for task in tasks if task not in done]))
 
 
 if __name__ == "__main__":

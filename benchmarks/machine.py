@@ -1,12 +1,14 @@
-"""What benchmarks share: the command on one core, and what stands beside every number."""
+"""What benchmarks share: the command on one core, a figure over seeds, and what stands beside it."""
 
 from __future__ import annotations
 
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -18,6 +20,15 @@ def hrm(*arguments: str) -> str:
     if done.returncode:
         raise RuntimeError(f"hrm {' '.join(arguments)}: {done.stderr}")
     return done.stdout
+
+
+def spread(values: Sequence[float | None], digits: int) -> str:
+    """Median and range of the values that are known: `0.87 (0.86 to 0.89)`; one alone, or `-`."""
+    known = [v for v in values if v is not None]
+    if not known:
+        return "-"
+    low, mid, high = (f"{f(known):.{digits}f}" for f in (min, statistics.median, max))
+    return mid if len(known) == 1 else f"{mid} ({low} to {high})"
 
 
 def stamp() -> dict[str, str]:
