@@ -1,4 +1,4 @@
-"""What benchmarks share: the command on one core, a figure over seeds, and what stands beside it."""
+"""What benchmarks share: the command on one core, a figure over seeds, what stands beside it."""
 
 from __future__ import annotations
 
