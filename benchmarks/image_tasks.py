@@ -38,6 +38,12 @@ RUNS = {
     "transformer core, threshold learns at k* alone": Run(
         "arch.core=transformer arch.window=4 arch.expansion=2.5 arch.early_weight=0 keep_best=null"
     ),
+    "transformer core, a global pool": Run(
+        "arch.core=transformer arch.window=4 arch.expansion=2.5 arch.global_pool=true"
+    ),
+    "transformer core, all steps from the start": Run(
+        "arch.core=transformer arch.window=4 arch.expansion=2.5 step_curriculum=[]"
+    ),
     "Pathfinder": Run(
         "", "pathfinder", "pathfinder_32", "--task pathfinder --size 32 --count 20000 --seed 0"
     ),
@@ -58,6 +64,7 @@ RUNS = {
         )
     },
     "heads not detached": Run("arch.detach_heads=false"),
+    "a global pool": Run("arch.global_pool=true"),
     "all steps from the start": Run("step_curriculum=[]"),
     "easy mazes first": Run("data.easy_first=0.5"),
     "easy mazes first, all steps": Run("data.easy_first=0.5 step_curriculum=[]"),
