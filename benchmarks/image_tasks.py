@@ -74,6 +74,13 @@ RUNS = {
         )
         for n in (4, 8, 12)
     },
+    **{
+        f"trained at depth {n}, by its last answer alone": Run(
+            f"arch.halting=fixed arch.deep_supervision=false arch.halt_max_steps={n} "
+            "step_curriculum=[]"
+        )
+        for n in (4, 8, 12)
+    },
     "Graves, whole": Run("arch.halting=graves"),
     "PonderNet, whole": Run("arch.halting=pondernet arch.prior=0.15"),
     "x = f(x): no gate, no injection": Run("arch.gate=false arch.inject=false"),

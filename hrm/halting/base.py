@@ -86,6 +86,9 @@ class Halting(ABC):
     """Whether `q_halt_logits` learn anything."""
     values_going_on = False
     """Whether `q_continue_logits` mean anything."""
+    deep_supervision = True
+    """On rollouts every step's task loss teaches the trunk; else the last one's alone. A weighter
+    does not read it."""
     weighs = False
     """A weighter: its loss weighs the steps of a whole trajectory with gradient, so it trains on
     rollouts only."""
@@ -131,9 +134,14 @@ class Halting(ABC):
     def task_weights(self, rollout: Rollout) -> Float[Tensor, "steps slots"]:
         """What each step's task loss counts; over the steps of a sample they sum to 1.
 
-        By default the mean over all steps, which is deep supervision and no matter of the policy.
+        By default the mean over all steps, which is deep supervision and no matter of the policy;
+        without it the last step alone.
         """
-        return torch.full_like(rollout.task_loss.detach(), 1 / len(rollout.task_loss))
+        weights = torch.zeros_like(rollout.task_loss.detach())
+        if self.deep_supervision:
+            return weights + 1 / len(weights)
+        weights[-1] = 1
+        return weights
 
     def rollout_losses(self, rollout: Rollout, update: int) -> dict[str, Float[Tensor, ""]]:
         """The losses of a trajectory's heads by name, weighted, summed over its counted slots.

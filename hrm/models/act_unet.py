@@ -176,7 +176,7 @@ class ACTUNet(ACTModel):
             iteration += self.contribution.operations(self.core.positions)
             iteration += self.threshold.operations()
         if self.halt is not None:
-            iteration += self.halt.operations()
+            iteration += self.halt.operations(self.core.positions)
         encoder = self.encoder.operations() + self.decoder.preparing_operations()
         return Operations(encoder, iteration, self.decoder.operations())
 
@@ -226,7 +226,7 @@ class ACTUNet(ACTModel):
             contributed = contributed + contribution.detach()
             outputs["q_halt_logits"] = contributed - threshold.detach()
         elif self.halt is not None:
-            outputs["q_halt_logits"] = self.halt(state)
+            outputs["q_halt_logits"] = self.halt(state, before)
             if self.config.halting != "halt_only":
                 outputs["halt_logits"] = outputs["q_halt_logits"]
         else:

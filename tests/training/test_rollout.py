@@ -160,6 +160,17 @@ def test_a_resumed_run_is_the_same_bit_for_bit(tiny: Config) -> None:
     assert plain[0] == plain[1]
 
 
+def test_without_deep_supervision_the_last_answer_alone_teaches(tiny: Config) -> None:
+    trainer = make_trainer(
+        tiny("a", "arch.halting=fixed", "arch.deep_supervision=false", "max_steps=3")
+    )
+    trainer.run()
+    for row in trainer.rows():
+        assert row["train/lm_loss"] == pytest.approx(row["train/last_step_loss"])
+    with pytest.raises(UserError, match="deep_supervision: got false, but halting=graves weighs"):
+        tiny("b", "arch.halting=graves", "arch.deep_supervision=false")
+
+
 @pytest.mark.slow
 def test_a_small_maze_is_learned_and_the_policy_beats_never_halting(tiny: Config) -> None:
     trainer: Trainer = make_trainer(

@@ -91,6 +91,10 @@ class ACTUNetConfig(ACTConfig):
     functions judge states, and do not shape them), that of a policy which was published otherwise
     is not."""
 
+    deep_supervision: bool = True
+    """Every step's answer teaches the trunk; false: the last one alone, for a network that is to be
+    good after halt_max_steps and nowhere else. graves and pondernet weigh the steps themselves."""
+
     halting: Literal["dual_value", "graves", "pondernet", "halt_only", "convergence", "fixed"] = (
         "dual_value"
     )
@@ -148,6 +152,10 @@ class ACTUNetConfig(ACTConfig):
                 )
         elif self.window is not None:
             raise ValueError(f"window: got {self.window}, but core=conv has no attention")
+        if not self.deep_supervision and self.halting in ("graves", "pondernet"):
+            raise ValueError(
+                f"deep_supervision: got false, but halting={self.halting} weighs the steps itself"
+            )
         if min(self.temperature) <= 0:
             raise ValueError(f"temperature: got {list(self.temperature)}, but both are above 0")
         return self
@@ -189,6 +197,11 @@ class ACTUNetConfig(ACTConfig):
         return {**{name: getattr(image, name) for name in names}, "vocab_size": data.vocab_size}
 
     def make_halting(self) -> Halting:
+        policy = self._make_policy()
+        policy.deep_supervision = self.deep_supervision
+        return policy
+
+    def _make_policy(self) -> Halting:
         common = self.policy_settings()
         match self.halting:
             case "dual_value":

@@ -29,14 +29,35 @@ def _before_softplus(value: float) -> float:
     return float(value + math.log(-math.expm1(-value)))
 
 
-class ContributionHead(nn.Module):
-    """`tau = g(x^n, x^n - x^{n-1}) > 0`, near 1 at first: an MLP of every position's state and
-    change, the mean and the largest over positions, an MLP."""
+class Summary(nn.Module):
+    """An MLP of every position's state and change, the mean and the largest over positions, an MLP:
+    what a contribution and a single logit are read from, so that policies differ in how they learn
+    and not in what they see."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.each = CastedLinear(2 * width, width, bias=True)
         self.pooled = CastedLinear(2 * width, width, bias=True)
+
+    def forward(
+        self,
+        state: Float[Tensor, "slots positions hidden"],
+        before: Float[Tensor, "slots positions hidden"],
+    ) -> Float[Tensor, "slots hidden"]:
+        x = torch.cat((state, state - before), dim=-1).to(torch.float32)
+        x = F.silu(self.each(x))
+        return F.silu(self.pooled(torch.cat((x.mean(1), x.amax(1)), dim=-1)))
+
+    def operations(self, positions: int) -> int:
+        """Multiply-adds of a step of a slot."""
+        return positions * self.each.weight.numel() + self.pooled.weight.numel()
+
+
+class ContributionHead(Summary):
+    """`tau = g(x^n, x^n - x^{n-1}) > 0`, near 1 at first."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
         self.last = _last(width, _before_softplus(1.0))
 
     def forward(
@@ -44,15 +65,11 @@ class ContributionHead(nn.Module):
         state: Float[Tensor, "slots positions hidden"],
         before: Float[Tensor, "slots positions hidden"],
     ) -> Float[Tensor, " slots"]:
-        x = torch.cat((state, state - before), dim=-1).to(torch.float32)
-        x = F.silu(self.each(x))
-        x = F.silu(self.pooled(torch.cat((x.mean(1), x.amax(1)), dim=-1)))
-        return F.softplus(self.last(x).squeeze(-1)) + LEAST
+        return F.softplus(self.last(super().forward(state, before)).squeeze(-1)) + LEAST
 
     def operations(self, positions: int) -> int:
         """Multiply-adds of a step of a slot."""
-        rest = self.pooled.weight.numel() + self.last.weight.numel()
-        return positions * self.each.weight.numel() + rest
+        return super().operations(positions) + self.last.weight.numel()
 
 
 class ThresholdHead(nn.Module):
@@ -73,18 +90,20 @@ class ThresholdHead(nn.Module):
         return self.first.weight.numel() + self.last.weight.numel()
 
 
-class HaltHead(nn.Module):
-    """One logit of the summary token and the mean token, near `bias` at first."""
+class HaltHead(Summary):
+    """One logit, near `bias` at first."""
 
     def __init__(self, width: int, bias: float) -> None:
-        super().__init__()
-        self.first = CastedLinear(2 * width, width, bias=True)
+        super().__init__(width)
         self.last = _last(width, bias)
 
-    def forward(self, state: Float[Tensor, "slots positions hidden"]) -> Float[Tensor, " slots"]:
-        x = torch.cat((state[:, 0], state[:, 1:].mean(1)), dim=-1).to(torch.float32)
-        return self.last(F.silu(self.first(x))).squeeze(-1)
+    def forward(
+        self,
+        state: Float[Tensor, "slots positions hidden"],
+        before: Float[Tensor, "slots positions hidden"],
+    ) -> Float[Tensor, " slots"]:
+        return self.last(super().forward(state, before)).squeeze(-1)
 
-    def operations(self) -> int:
+    def operations(self, positions: int) -> int:
         """Multiply-adds of a step of a slot."""
-        return self.first.weight.numel() + self.last.weight.numel()
+        return super().operations(positions) + self.last.weight.numel()
