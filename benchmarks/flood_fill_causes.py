@@ -5,7 +5,7 @@
 
 For each network that the first command trained: what k* follows besides the seed's eccentricity,
 how much of the disagreement is near-ties of the cost, and what a supervised classifier of "n >= k*"
-on the states that the value functions see would reach. It learns on 4,000 training mazes; figures
+that reads states as the value functions do would reach. It learns on 8,000 training mazes; figures
 are those of the test split. Writes results/flood_fill_causes.{json,md}.
 """
 
@@ -25,26 +25,22 @@ from hrm.data.base import PuzzleSplit, load_split, spread
 from hrm.evaluation.policy import agreement, agreement_within_1, gap_closed, spearman
 from hrm.halting import costs, optimal_step
 from hrm.inference.image_steps import difficulty_of, record
+from hrm.models.unet.heads import HaltHead
 from hrm.training.checkpoint import load_run
 
 RESULTS = Path(__file__).parent.parent / "results"
 PENALTY = 0.01
 BANDS = ((2, 9), (10, 17), (18, 25), (26, 33), (34, 40))
-ROWS = 4000
+ROWS, UPDATES = 8000, 1500
 
 
 @torch.inference_mode()
 def states(model: Any, split: PuzzleSplit, rows: np.ndarray) -> Tensor:
-    """What the value functions see, pooled over positions: `(steps, rows, features)`.
-
-    Mean and largest of state and change, and the summary token's own.
-    """
+    """Every state from x^0 to x^K: `(steps + 1, rows, positions, hidden)`."""
     seen: list[Tensor] = []
 
     def hook(_: nn.Module, given: tuple[Tensor, ...], after: Tensor) -> None:
-        change = after - given[0]
-        pooled = [f(x[:, 1:]) for x in (after, change) for f in (_mean, _largest)]
-        seen.append(torch.cat([*pooled, after[:, 0], change[:, 0]], dim=-1))
+        seen.extend([after] if seen else [given[0], after])
 
     handle = model.core.register_forward_hook(hook)
     found = []
@@ -59,29 +55,21 @@ def states(model: Any, split: PuzzleSplit, rows: np.ndarray) -> Tensor:
     return torch.cat(found, dim=1)
 
 
-def _mean(x: Tensor) -> Tensor:
-    return x.mean(1)
-
-
-def _largest(x: Tensor) -> Tensor:
-    return x.amax(1)
-
-
 def classify(train: tuple[Tensor, Tensor], test: Tensor) -> np.ndarray:
-    """Steps on test of an MLP that learned whether `n >= k*` from train's features and k*."""
+    """Steps on test of a classifier that learned on train whether `n >= k*`.
+
+    A logit from every position's state and change, as the contribution reads them.
+    """
     torch.manual_seed(0)
-    features, best = train
-    mean, scale = features.mean((0, 1)), features.std((0, 1)) + 1e-5
-    width = features.shape[-1]
-    net = nn.Sequential(
-        nn.Linear(width, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 1)
-    )
-    learner = torch.optim.AdamW(net.parameters(), 3e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(learner, 4e-3, total_steps=600)
-    numbers = torch.arange(1, len(features) + 1)[:, None]
-    for _ in range(600):
-        chosen = torch.randint(len(best), (128,))
-        logits = net((features[:, chosen] - mean) / scale).squeeze(-1)
+    seen, best = train
+    steps = len(seen) - 1
+    head = HaltHead(seen.shape[-1], 0.0)
+    learner = torch.optim.AdamW(head.parameters(), 4e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(learner, 6e-3, total_steps=UPDATES)
+    numbers = torch.arange(1, steps + 1)[:, None]
+    for _ in range(UPDATES):
+        chosen = torch.randint(len(best), (64,))
+        logits = _logits(head, seen[:, chosen])
         wanted = (numbers >= best[chosen]).float()
         loss = nn.functional.binary_cross_entropy_with_logits(logits, wanted)
         learner.zero_grad()
@@ -89,9 +77,16 @@ def classify(train: tuple[Tensor, Tensor], test: Tensor) -> np.ndarray:
         learner.step()
         schedule.step()
     with torch.no_grad():
-        wants = net((test - mean) / scale).squeeze(-1) > 0
+        parts = [_logits(head, part) > 0 for part in test.split(250, dim=1)]
+    wants = torch.cat(parts, dim=1)
     wants[-1] = True
     return (wants.to(torch.int8).argmax(0) + 1).numpy()
+
+
+def _logits(head: HaltHead, seen: Tensor) -> Tensor:
+    """`(steps, rows)`."""
+    state, before = (x.flatten(0, 1) for x in (seen[1:], seen[:-1]))
+    return head(state, before).view(len(seen) - 1, -1)
 
 
 def look(path: Path, data: Path) -> dict[str, Any]:
