@@ -24,6 +24,14 @@ from machine import hrm, stamp
 
 RESULTS = Path(__file__).parent.parent / "results"
 PREPARE = ("--task", "flood_fill", "--size", "16", "--count", "40000", "--seed", "0")
+
+
+def _deviation(histogram: list[int]) -> float:
+    """Standard deviation of steps, item i counting step i + 1."""
+    steps = [n for n, count in enumerate(histogram, 1) for _ in range(count)]
+    return statistics.pstdev(steps)
+
+
 ROWS: dict[str, tuple[str, Callable[[dict[str, Any]], float | None]]] = {
     "IoU at K": ("0.985", lambda f: f["iou"]),
     "images entirely right at K": ("", lambda f: f["exact_accuracy"]),
@@ -32,6 +40,7 @@ ROWS: dict[str, tuple[str, Callable[[dict[str, Any]], float | None]]] = {
     "share of K steps": ("0.5, at an IoU 0.005 lower", lambda f: f["halting/mean_steps"] / f["K"]),
     "Spearman of steps with eccentricity": ("0.9", lambda f: f["halting/spearman"]),
     "spread of steps": ("above 2", lambda f: f["halting/steps_std"]),
+    "spread of the best steps k*": ("", lambda f: _deviation(f["optimal_steps_histogram"])),
     "agreement with k*": ("0.8", lambda f: f["halting/agreement"]),
     "within one step": ("0.97", lambda f: f["halting/agreement_within_1"]),
     "share of the gap closed": ("0.85", lambda f: f["halting/gap_closed"]),
@@ -52,10 +61,6 @@ def train(root: Path, seed: int, settings: list[str]) -> dict[str, Any]:
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     figures["K"] = len(figures["loss_by_step"])
     figures["train_s"] = rows[-1]["time/train_s"]
-    plots = out / "plots"
-    if seed == 0 and plots.is_dir():
-        for plot in plots.glob("*.png"):
-            shutil.copy(plot, RESULTS / f"flood_fill_{plot.name}")
     curve = [
         {
             k: r.get(k)
@@ -65,15 +70,25 @@ def train(root: Path, seed: int, settings: list[str]) -> dict[str, Any]:
         if "eval/iou" in r
     ]
     command = "hrm train " + " ".join(given)
-    return {"seed": seed, "command": command, "test": figures, "validation": curve}
+    told = {"seed": seed, "command": command, "commit": stamp()["commit"]}
+    return {**told, "test": figures, "validation": curve}
+
+
+def draw(run: Path) -> None:
+    """The pictures of one network, on test mazes, and of its training."""
+    plots = run / "test_plots"
+    hrm("evaluate", str(run), "--plots", str(plots))
+    for plot in (*plots.glob("*.png"), run / "plots" / "training.png"):
+        shutil.copy(plot, RESULTS / f"flood_fill_{plot.name}")
 
 
 def report(record: dict[str, Any]) -> str:
     runs = record["runs"]
+    commits = ", ".join(dict.fromkeys(run["commit"] for run in runs))
     lines = [
         "# Halting by two value functions: flood fill, 16 x 16",
         "",
-        f"`{record['command']}` at commit {record['commit']}, {record['date']},",
+        f"`{record['command']}` at commit {commits}, {record['date']},",
         f"{record['machine']}. One core a run; {len(runs)} seeds, median (range); 1,000 test"
         f" mazes. {record.get('note', '')}",
         "",
@@ -107,19 +122,24 @@ def main() -> None:
     if not (root / "data").is_dir():
         hrm("prepare", "scenes", *PREPARE, "--out", str(root / "data"))
 
+    def write() -> None:
+        path.write_text(json.dumps(record, indent=1) + "\n")
+        (RESULTS / "flood_fill.md").write_text(report(record))
+
     def work(seed: int) -> None:
         run = train(root, seed, options.settings)
         with lock:
             runs.append(run)
             runs.sort(key=lambda r: r["seed"])
-            path.write_text(json.dumps(record, indent=1) + "\n")
-            (RESULTS / "flood_fill.md").write_text(report(record))
+            write()
             print(
                 json.dumps({k: run["test"][k] for k in ("iou", "halting/gap_closed")}), flush=True
             )
 
     with ThreadPoolExecutor(options.jobs) as pool:
         list(pool.map(work, [seed for seed in options.seeds if seed not in done]))
+    write()
+    draw(root / f"run{options.seeds[0]}")
 
 
 if __name__ == "__main__":
