@@ -237,7 +237,7 @@ class DualValue(FromRollouts):
         warmup_updates: int = 0,
         conditional: bool = True,
         anchor_weight: float = 0.01,
-        early_weight: float = 0.0,
+        early_weight: float = 1.0,
     ) -> None:
         super().__init__(max_steps, exploration_prob, exploration, train_max_steps)
         self.step_penalty, self.optimum_tolerance = step_penalty, optimum_tolerance
