@@ -343,12 +343,33 @@ def compose_dict(overrides: Sequence[str], config_name: str = "train") -> dict[s
     directory = config_dir()
     try:
         with initialize_config_dir(str(directory.resolve()), version_base="1.3"):
-            composed = hydra_compose(config_name, overrides=list(overrides))
+            composed = hydra_compose(config_name, overrides=_for_hydra(overrides, directory))
         values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_hydra_sentence(error, overrides, directory)) from None
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
+
+
+def _for_hydra(overrides: Sequence[str], directory: Path) -> list[str]:
+    """The overrides, `+key` as "add or set": Hydra's own `+` refuses a key that is listed.
+
+    A key that is no setting is refused by the schema all the same.
+    """
+    groups = _groups(directory)
+    found = []
+    for word in overrides:
+        key = word.partition("=")[0]
+        if key.lstrip("+") in groups:
+            found.append(word.lstrip("+"))
+        else:
+            found.append(f"+{word}" if key.startswith("+") and key[1:2] != "+" else word)
+    return found
+
+
+def _groups(directory: Path) -> list[str]:
+    """Folders of files to choose from; `sizes` follows from experiment and scale."""
+    return sorted(p.name for p in directory.iterdir() if p.is_dir() and p.name != "sizes")
 
 
 def _hydra_sentence(error: Exception, overrides: Sequence[str], directory: Path) -> str:
@@ -362,23 +383,33 @@ def _hydra_sentence(error: Exception, overrides: Sequence[str], directory: Path)
         return f"{found.group(1)}: missing; give it as {found.group(1)}=..., or experiment=NAME"
     if found := re.search(r"Could not override '([^']*)'", text):
         key = found.group(1)
-        return f"{key}: unknown key{_nearest_key(key, directory)}"
+        return f"{key}: unknown key{_hint(key)}"
     first = " ".join(line.strip() for line in text.splitlines() if line.strip())
     first = first.partition(" See http")[0]
     culprit = next((o for o in overrides if o in first), None)
     return first if culprit else f"{first} (in: {' '.join(overrides) or 'no overrides'})"
 
 
-def _nearest_key(key: str, directory: Path) -> str:
+def _hint(key: str) -> str:
+    """What an unknown key may mean: one of another model, in another place, or misspelt."""
     parent, _, leaf = key.rpartition(".")
+    schemas = {name: model.config_type for name, model in MODELS.items()}
     if parent == "arch":
-        known = [f for model in MODELS.values() for f in model.config_type.model_fields]
-    elif parent == "data":
-        known = list(DataConfig.model_fields)
-    else:
-        groups = [path.name for path in directory.iterdir() if path.is_dir()]
-        known = [*ExperimentConfig.model_fields, *groups]
-    hint = nearest(leaf, known)
+        if any(leaf in schema.from_data for schema in schemas.values()):
+            return "; it is read from the data"
+        if owners := [name for name, schema in schemas.items() if leaf in schema.model_fields]:
+            return f"; it is a setting of {', '.join(owners)}"
+    known = {
+        "": [*ExperimentConfig.model_fields, *_groups(config_dir())],
+        "data": list(DataConfig.model_fields),
+        "arch": [field for schema in schemas.values() for field in schema.model_fields],
+    }
+    if parent not in known:
+        return ""
+    for place, names in known.items():
+        if place != parent and leaf in names:
+            return f"; did you mean '{place}.{leaf}'?" if place else f"; did you mean '{leaf}'?"
+    hint = nearest(leaf, known[parent])
     return hint.replace("'", f"'{parent}.", 1) if hint and parent else hint
 
 
@@ -398,7 +429,7 @@ def sentence(error: ValidationError, prefix: str = "") -> str:
     where = ".".join([*([prefix] if prefix else []), *map(str, fault["loc"])])
     cause = fault.get("ctx", {}).get("error")
     if fault["type"] == "extra_forbidden":
-        return f"{where}: unknown key{_known_hint(str(fault['loc'][-1]))}"
+        return f"{where}: unknown key{_hint(where)}"
     if isinstance(cause, ValidationError):
         return sentence(cause, where)
     if isinstance(cause, ValueError):
@@ -406,15 +437,6 @@ def sentence(error: ValidationError, prefix: str = "") -> str:
         return f"{where}.{cause}" if where else str(cause)
     message = fault["msg"][0].lower() + fault["msg"][1:]
     return f"{where}: got {fault['input']!r}, but {message}"
-
-
-def _known_hint(key: str) -> str:
-    schemas: list[type[BaseModel]] = [
-        ExperimentConfig,
-        DataConfig,
-        *(m.config_type for m in MODELS.values()),
-    ]
-    return nearest(key, {name for schema in schemas for name in schema.model_fields})
 
 
 def sizes_of_data(arch: Mapping[str, Any], data: Metadata, batch_size: int) -> dict[str, Any]:

@@ -62,8 +62,7 @@ def test_the_u_nets_file_lists_every_setting() -> None:
 
 def test_the_defaults_file_lists_every_setting() -> None:
     listed = yaml.safe_load((config_dir() / "train.yaml").read_text()).keys() - {"defaults"}
-    # Left out, so that +run_name= and +project_name= work.
-    assert listed | {"arch", "run_name", "project_name"} == ExperimentConfig.model_fields.keys()
+    assert listed | {"arch"} == ExperimentConfig.model_fields.keys()
 
 
 @pytest.mark.parametrize("arch", ["hrm_small", "trm_small", "trm_mlp_small"])
@@ -89,7 +88,14 @@ def test_every_architecture_takes_a_step(arch: str, dtype: str) -> None:
         (["lrr=3"], r"^lrr: unknown key; did you mean 'lr'"),
         (["+lrr=3"], r"^lrr: unknown key; did you mean 'lr'"),
         (["arch.L_cycle=3"], r"^arch\.L_cycle: unknown key; did you mean 'arch\.L_cycles'"),
-        (["+arch.L_cycle=3"], r"^arch\.L_cycle: unknown key; did you mean 'L_cycles'"),
+        (["+arch.L_cycle=3"], r"^arch\.L_cycle: unknown key; did you mean 'arch\.L_cycles'"),
+        (["arch.context=cache"], r"^arch\.context: unknown key; it is a setting of etrm$"),
+        (["+arch.context=cache"], r"^arch\.context: unknown key; it is a setting of etrm$"),
+        (["arch.seq_len=3"], r"^arch\.seq_len: unknown key; it is read from the data$"),
+        (["arch.num_act_steps=3"], r"^arch\.num_act_steps: .*; did you mean 'num_act_steps'"),
+        (["halt_max_steps=3"], r"^halt_max_steps: .*; did you mean 'arch\.halt_max_steps'"),
+        (["data.prepare.sed=3"], r"^data\.prepare\.sed: unknown key$"),
+        (["sizes=O1_cpu"], r"^sizes: unknown key(?!.*'sizes')"),
         (["data.pth=x"], r"^data\.pth: unknown key; did you mean 'data\.path'"),
         (["arch.num_heads=5"], r"^arch\.num_heads: 5 heads do not divide hidden_size 64"),
         (
@@ -111,6 +117,19 @@ def test_a_wrong_setting_is_named_in_one_sentence(overrides: list[str], sentence
     with pytest.raises(UserError, match=sentence) as caught:
         compose(["experiment=sudoku_4x4", *overrides])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("sign", ["", "+", "++"])
+def test_a_known_key_is_set_with_and_without_a_sign(sign: str) -> None:
+    words = ["project_name=x", "run_name=y", "lr=0.5", "arch.L_cycles=1", "data.path=z"]
+    config = compose(["experiment=sudoku_4x4", *(f"{sign}{word}" for word in words)])
+    assert (config.project_name, config.run_name, config.lr) == ("x", "y", 0.5)
+    assert (config.arch["L_cycles"], config.data.path) == (1, "z")
+
+
+def test_a_choice_of_a_file_may_have_a_sign() -> None:
+    words = ["experiment=sudoku_4x4", "arch=hrm_small", "scale=cpu"]
+    assert compose([f"+{word}" for word in words]) == compose(words)
 
 
 def test_without_an_experiment_the_missing_key_is_named() -> None:

@@ -42,6 +42,13 @@ def test_training_leaves_out_what_is_missing(tmp_path: Path, drawn: list[Figure]
     assert np.column_stack(steps.lines[0].get_data()).tolist() == [[2, 4.0]]
 
 
+def test_training_without_steps_at_halt_says_so(tmp_path: Path, drawn: list[Figure]) -> None:
+    plots.plot_training([{"step": 1, "train/loss": 2.0}], tmp_path / "a.png")
+    steps = drawn[0].axes[2]
+    assert not steps.lines
+    assert [text.get_text() for text in steps.texts] == ["no values"]
+
+
 def test_a_long_curve_has_its_running_mean(tmp_path: Path, drawn: list[Figure]) -> None:
     rows = [{"step": i, "train/loss": float(i % 2)} for i in range(400)]
     plots.plot_training(rows, tmp_path / "a.png")

@@ -3,6 +3,7 @@
 import runpy
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -80,12 +81,54 @@ def test_the_documents_settings_are_known(name: str) -> None:
         assert str(getattr(config, key)) == told[key]
 
 
-@pytest.mark.parametrize(("name", "scale"), [("E1", "full"), ("E3", "cpu"), ("arc_encoder", "cpu")])
+@pytest.mark.parametrize(
+    ("name", "scale"), [("E1", "full"), ("E3", "cpu"), ("L1", "full"), ("L1", "cpu")]
+)
 def test_each_script_has_its_mode_whatever_the_experiment(name: str, scale: str) -> None:
     chosen = [f"experiment={name}", f"scale={scale}"]
     online, original = compose(chosen, ONLINE), compose(chosen, ORIGINAL)
     assert (online.dynamics, online.arch["context"]) == ("online", "reencode")
     assert (original.dynamics, original.arch["context"]) == ("persistent", "cache")
+
+
+@pytest.mark.parametrize(
+    ("words", "steps"),
+    [
+        (["experiment=O1"], 4),
+        (["experiment=E2"], 4),
+        (["experiment=O1", "scale=cpu"], 2),
+        (["experiment=L1"], 4),
+        (["experiment=L2"], 8),
+        (["experiment=L2", "scale=cpu"], 4),
+        (["experiment=O1", "arch.num_act_steps=5"], 5),
+        (["experiment=O1", "+arch.num_act_steps=5"], 5),
+        (["experiment=L3", "+arch.num_act_steps=5"], 5),
+        (["experiment=L3", "num_act_steps=null"], None),
+        (["experiment=O1", "arch.halt_max_steps=2"], 1),
+    ],
+)
+def test_online_any_experiment_has_a_number_of_steps(
+    words: list[str], steps: int | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = settings_of(shlex.join(["pretrain_encoder.py", *words]), capsys)
+    assert (found["dynamics"], found["num_act_steps"]) == ("online", steps)
+
+
+def test_in_original_mode_an_experiment_of_the_other_keeps_contexts(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    script = "pretrain_encoder_original.py experiment=L1"
+    for more, context in (("", "cache"), (" arch.context=reencode", "reencode")):
+        found = settings_of(script + more, capsys)
+        assert (found["dynamics"], found["num_act_steps"]) == ("persistent", None)
+        assert found["arch"]["context"] == context  # type: ignore[index]
+
+
+@pytest.mark.parametrize("run", [run_online, run_original])
+def test_a_model_without_an_encoder_is_refused(run: Callable[[list[str]], int]) -> None:
+    for word in ("experiment=sudoku_4x4", "arch=trm"):
+        with pytest.raises(UserError, match=r"^arch: trm has no encoder .*\(etrm\), or use hrm tr"):
+            run([word, "--cfg"])
 
 
 def test_the_documents_names_are_replaced_with_their_signs() -> None:
@@ -117,6 +160,11 @@ def test_what_is_wrong_is_one_sentence(words: list[str], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence) as caught:
         run_original([*words, "--cfg"])
     assert "\n" not in str(caught.value)
+
+
+def test_online_too_what_is_no_number_is_named() -> None:
+    with pytest.raises(UserError, match=r"^arch\.halt_max_steps: got 'many'"):
+        run_online(["experiment=O1", "arch.halt_max_steps=many", "--cfg"])
 
 
 @pytest.mark.parametrize("script", ["pretrain_encoder.py", "pretrain_encoder_original.py"])

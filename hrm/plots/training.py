@@ -90,6 +90,4 @@ def _finish(axes: Axes, title: str) -> None:
     if axes.lines:
         axes.legend(frameon=False)
     else:
-        axes.text(
-            0.5, 0.5, "no values yet", transform=axes.transAxes, ha="center", color=drawing.GREY
-        )
+        axes.text(0.5, 0.5, "no values", transform=axes.transAxes, ha="center", color=drawing.GREY)

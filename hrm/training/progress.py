@@ -41,6 +41,7 @@ class TrainProgress:
         figures = [f"update {row['step']}", f"loss {row['train/loss']:.3f}"]
         if row.get("train/exact_accuracy") is not None:
             figures.append(f"exact {row['train/exact_accuracy']:.3f}")
+        if row.get("train/steps") is not None:
             figures.append(f"steps {row['train/steps']:.1f}")
         if "eval/exact_accuracy" in row:
             self.evaluated = f"held out {row['eval/exact_accuracy']:.3f}"

@@ -51,7 +51,7 @@ def test_online_takes_every_batch_through_the_same_number_of_steps(small: Config
     assert all(calls[i]["rows"] == batches[i // 3] for i in range(9))
     rows = trainer.rows()
     assert [row["train/count"] for row in rows] == [0, 0, 8] * 3
-    assert rows[2]["train/steps"] == 3
+    assert not any("train/steps" in row for row in rows)
     assert [row["samples"] for row in rows] == [8, 8, 8, 16, 16, 16, 24, 24, 24]
 
 
@@ -212,11 +212,14 @@ def test_each_pair_of_policy_and_dynamics_learns_or_is_refused(
     last = trainer.rows()[-1]
     # A model that says the same everywhere is right in a quarter of the blanks.
     assert last["eval/accuracy"] > 0.9
-    steps = [row["train/steps"] for row in trainer.rows()]
-    if policy == "fixed" or dynamics == "online":
-        assert steps == [2.0] * 5
+    if dynamics == "online":
+        assert not any("train/steps" in row for row in trainer.rows())
     else:
-        assert min(steps) < 1.95  # the policy did halt in training
+        steps = [row["train/steps"] for row in trainer.rows()]
+        if policy == "fixed":
+            assert steps == [2.0] * 5
+        else:
+            assert min(steps) < 1.95  # the policy did halt in training
     if policy not in ("fixed", "convergence"):  # Those have no head to learn.
         assert last["eval/q_halt_auroc_all_steps"] > 0.75
 

@@ -3,20 +3,22 @@
     FOLDER/images/NAME.png      gray or colour; also .jpg, .jpeg, .tif, .tiff
     FOLDER/masks/NAME.png       one channel, as large as its image; values are classes
 
-The values of all masks in ascending order become classes 0 .. n - 1, except `ignore`, which counts
-in no loss or metric. Images are resized with smoothing, masks by their nearest pixel. Which image
-goes to which split depends on the names and the seed alone.
+Each is turned as its EXIF orientation says, which is how a photograph is seen when its mask is
+drawn. The values of all masks in ascending order become classes 0 .. n - 1, except `ignore`, which
+counts in no loss or metric. Images are resized with smoothing, masks by their nearest pixel. Which
+image goes to which split depends on the names and the seed alone.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from hrm.data.base import ImageMetadata, SplitName
 from hrm.data.keys import keys_of
@@ -29,6 +31,8 @@ Fit = Literal["crop", "resize"]
 
 _USE = 204  # what this task adds to the seed's keys
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+# The last, for far more pixels than a photograph has, is none of the others.
+_UNREADABLE = (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError)
 _SHARE = 0.1  # of the images, for each of val and test, if no count is given
 
 
@@ -49,8 +53,9 @@ def make_pairs(
     fit: "crop" takes the largest square in the middle, "resize" squeezes the whole image.
     ignore: value of a mask's pixels that count in no loss or metric.
 
-    Raises `UserError` for a missing folder or mask, a file that cannot be read, an image and a mask
-    of different sizes, fewer than two classes, or too few images.
+    Raises `UserError` for a missing folder, an image without a mask or a mask without an image, a
+    file that cannot be read, an image and a mask of different sizes, fewer than two classes, or too
+    few images.
     """
     pairs = find_pairs(folder)
     rows = _split(folder, len(pairs), counts, seed)
@@ -98,6 +103,12 @@ def find_pairs(folder: Path) -> list[tuple[Path, Path]]:
     for name, path in images.items():
         if name not in masks:
             raise UserError(f"{path} has no mask: {folder / 'masks' / name}.png is missing")
+    for name, path in masks.items():
+        if name not in images:
+            raise UserError(
+                f"{path} has no image: there is no {folder / 'images' / name} with one of "
+                f"{', '.join(_SUFFIXES)}"
+            )
     return [(images[name], masks[name]) for name in sorted(images)]
 
 
@@ -136,12 +147,18 @@ def _split(
 
 def _read(path: Path) -> Image.Image:
     try:
-        with Image.open(path) as image:
+        # Of a path, Pillow maps a plain TIFF into memory, and spoils one that is to be turned.
+        with path.open("rb") as file, Image.open(file) as image:
             image.load()
-            return image
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+    except _UNREADABLE as error:
         reason = "no image that can be read" if isinstance(error, UnidentifiedImageError) else error
         raise UserError(f"{path} is damaged or no image: {reason}") from error
+    try:
+        return ImageOps.exif_transpose(image)
+    except (SyntaxError, ValueError, struct.error) as error:
+        raise UserError(
+            f"{path} has damaged EXIF data, which may tell how it is turned: save it without them"
+        ) from error
 
 
 def _mask_values(mask: Image.Image, path: Path) -> NDArray[np.int64]:

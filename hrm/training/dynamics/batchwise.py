@@ -91,8 +91,13 @@ class Online(Batchwise):
     """Every sequence takes the same number of steps; the halting head learns and decides nothing.
 
     Seed document of the encoder-based TRM, "online": `num_act_steps` times forward, backward,
-    update.
+    update. As there, no steps are logged: they are the same number always.
     """
+
+    def update(self, backward: Backward) -> Sums:
+        total = super().update(backward)
+        total.pop("steps", None)  # A process without sequences has no sums.
+        return total
 
     def after_step(self, carry: Carry) -> Carry:
         return replace(carry, halted=carry.steps >= self.model.halting.train_max_steps)

@@ -80,6 +80,28 @@ def test_other_sizes(size: int) -> None:
     check(scenes["train"])
 
 
+def test_at_64_boards_are_exact_and_distinct_and_have_several_components() -> None:
+    splits = make_flood_fill(64, {"train": 4, "val": 0, "test": 2}, 0, silent).splits
+    assert eccentricities(64) == (8, 160)
+    for scenes in splits.values():
+        check(scenes)
+        for image in scenes.images[:, 0]:
+            assert components(image != WALL) > 1
+    assert splits["train"].difficulty is not None
+    assert sorted(splits["train"].difficulty.tolist()) == [8, 46, 84, 122]
+    keys = np.concatenate([orbit_keys(scenes.images) for scenes in splits.values()])
+    assert len(np.unique(keys)) == 4 + 2
+
+
+def components(free: np.ndarray) -> int:
+    """How many parts of a board no move leads between."""
+    found, left = 0, free.copy()
+    while left.any():
+        found += 1
+        left &= search(free, tuple(np.argwhere(left)[0].tolist())) < 0
+    return found
+
+
 def test_difficulties_are_flat_in_every_split(mazes: Task) -> None:
     low, high = eccentricities(16)
     assert (low, high) == (2, 40)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from hrm.data import load_split
 from hrm.data.scenes import prepare_scenes, scenes_request
@@ -95,6 +95,47 @@ def test_jpeg_sixteen_bits_palettes_and_black_and_white_are_read(folder: Path) -
     assert {77, 88} <= uniform
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
+def test_a_photograph_is_turned_as_it_is_seen(folder: Path, suffix: str) -> None:
+    """A camera held upright stores rows as columns and notes orientation 6, clockwise."""
+    seen = np.full((8, 12), 200, dtype=np.uint8)
+    seen[:, :4] = 20
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    for path in (folder / "images").iterdir():
+        path.unlink()
+        stored = Image.fromarray(seen).transpose(Image.Transpose.ROTATE_90)
+        assert stored.size == (8, 12)
+        stored.save(path.with_suffix(suffix), exif=exif)
+    prepare(folder, fit="resize", ignore=255)
+    split = load_split(folder.parent / "set", "train")
+    images, labels = (part.reshape(-1, 6, 6) for part in (split.inputs, split.labels))
+    assert (images[:, :, 0] < 60).all()
+    assert (images[:, :, 3:] > 160).all()
+    assert (labels[:, :, 0] == 1).all()
+    assert (labels[:, 1:, 3:] == 0).all()
+
+
+def test_a_mask_is_turned_as_its_image_is(folder: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 3
+    for path in (folder / "masks").iterdir():
+        Image.open(path).transpose(Image.Transpose.ROTATE_180).save(path, exif=exif)
+    prepare(folder, fit="resize", ignore=255)
+    labels = load_split(folder.parent / "set", "train").labels.reshape(-1, 6, 6)
+    assert (labels[:, :, :2] == 1).all()
+    assert (labels[:, 1:, 2:] == 0).all()
+
+
+def test_far_too_many_pixels_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(folder / "images" / "05.png", np.zeros((80, 120), dtype=np.uint8))
+    # Pillow warns above this and refuses above twice that.
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)
+    with pytest.raises(UserError, match=r"images/05\.png is damaged or no image: .*9600 pixels"):
+        prepare(folder)
+    assert not (folder.parent / "set").exists()
+
+
 def test_the_seed_decides_the_split(folder: Path) -> None:
     def order(seed: int, out: str) -> list[int]:
         prepare(folder, seed=seed, out=folder.parent / out)
@@ -121,6 +162,10 @@ def empty(folder: Path) -> None:
         path.unlink()
 
 
+def bad_exif(folder: Path) -> None:
+    Image.fromarray(GRAY).save(folder / "images" / "03.png", exif=b"Exif\0\0turned")
+
+
 GRAY = np.zeros((8, 12), dtype=np.uint8)
 
 
@@ -132,7 +177,10 @@ GRAY = np.zeros((8, 12), dtype=np.uint8)
         (write("masks/03.png", np.stack([GRAY] * 3, 2)), {}, "03.png has mode RGB"),
         (write("images/03.tif", GRAY.astype(np.float32)), {}, "share one name"),
         (write("images/99.tif", GRAY.astype(np.float32)), {}, "99.tif has no mask"),
+        (drop("images/03.png"), {}, "masks/03.png has no image: there is no .*images/03 with one"),
+        (write("masks/3.png", GRAY), {}, "masks/3.png has no image"),
         (lambda f: (f / "images/03.png").write_text("x"), {}, "03.png is damaged or no image"),
+        (bad_exif, {}, "images/03.png has damaged EXIF data"),
         (
             lambda f: (f / "masks/03.png").write_bytes((f / "masks/03.png").read_bytes()[:50]),
             {},
