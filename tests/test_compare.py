@@ -12,6 +12,7 @@ import hrm.commands.compare as command
 import hrm.compare.report as report
 from hrm.compare.runs import Runner
 from hrm.config import ExperimentConfig, compose
+from hrm.training.checkpoint import read_json
 from tests.compare.fake_hrm import __file__ as fake
 from tests.conftest import Run
 
@@ -100,6 +101,42 @@ def test_finished_runs_are_read(hrm: Run, tmp_path: Path) -> None:
     assert "is O1 with seed 0, and so is O1_seed0" in hrm("compare", *clash)[2]
     whole = json.loads(hrm("compare", tmp_path / "a", "--out", tmp_path / "c", "--json")[1])
     assert len(whole["runs"]) == 3
+
+
+def test_a_whole_folder_comes_with_its_choices_and_the_commands_that_ran_it(
+    hrm: Run, tmp_path: Path
+) -> None:
+    a = tmp_path / "a"
+    made = json.loads(hrm("compare", "--out", a, *SMALL, "--no-evaluation", "--json")[1])
+    assert [choice["answer"] for choice in made["choices"]] == ["O1", "O1"]
+    hrm("compare", "--out", a, "scale=cpu", "--seeds", "0", "1", "--no-evaluation")
+    later = read_json(a / "series.json")["choices"]
+    assert later != made["choices"]  # Of two seeds.
+
+    def read(out: str) -> tuple[dict[str, Any], str]:
+        words = ("compare", a, "--out", tmp_path / out, "--no-evaluation", "--json")
+        return json.loads(hrm(*words)[1]), (tmp_path / out / "report.md").read_text()
+
+    found, text = read("b")
+    assert found["choices"] == later
+    assert "Which of O1 and L1 leads? | O1 |" in text
+    ran = [line for line in text.splitlines() if line.endswith("# which ran:")]
+    assert [line.split(" --seeds ")[1].split(" --")[0] for line in ran] == ["0", "0 1"]
+    (reading,) = [line for line in text.splitlines() if line.endswith("# which read:")]
+    assert str(tmp_path / "b") in reading
+    # A folder that older code made has them in its report, and one without a report nowhere.
+    (a / "series.json").unlink()
+    old = read_json(a / "comparison.json")
+    assert len(old["about"].pop("ran")) == 2
+    (a / "comparison.json").write_text(json.dumps(old))
+    found, text = read("c")
+    assert found["choices"] == later
+    assert text.count("# which ran:") == 1
+    (a / "comparison.json").unlink()
+    found, text = read("d")
+    assert found["choices"] == []
+    assert f"What chose the experiments of {a} was not recorded." in text
+    assert "# which ran:" not in text
 
 
 @pytest.mark.parametrize(

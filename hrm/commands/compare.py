@@ -37,6 +37,7 @@ from hrm.compare.plan import SERIES, Round, check_series, rounds_and_choices
 from hrm.compare.provenance import about
 from hrm.compare.report import summary, write_report
 from hrm.compare.runs import Job, Runner
+from hrm.compare.series import keep_series, read_series
 from hrm.compare.tables import cell
 from hrm.config import ExperimentConfig, compose
 from hrm.errors import UserError
@@ -96,12 +97,14 @@ def run(arguments: list[str]) -> int:
     out = Path(options.out)
     splits = () if options.no_evaluation else EVALUATED_SPLITS
     runner = Runner(out, options.jobs, splits=splits, tell=tell)
+    command = shlex.join(["hrm", "compare", *arguments])
     with ending_as_interrupted():
         if folders:
             comparison = read(runner, folders)
         else:
-            comparison = run_series(runner, series, options.seeds, settings, options.all)
-    told = about(comparison) | {"command": shlex.join(["hrm", "compare", *arguments])}
+            given = (series, options.seeds, settings, options.all)
+            comparison = run_series(runner, *given, command=command)
+    told = about(comparison) | {"command": command} | ran_by(folders or [out])
     found = write_report(comparison, out, told)
     if options.json:
         print_json(found)
@@ -158,7 +161,20 @@ def read(runner: Runner, folders: Sequence[Path]) -> Comparison:
     if runner.splits:
         finished = {name: path for name, path in own.items() if is_finished(path)}
         errors |= runner.evaluate(missing | finished)
-    return compare(_read_all(runner.out, whole, own, errors))
+    choices = [c for folder in whole if (s := read_series(folder)) for c in s.choices]
+    return compare(_read_all(runner.out, whole, own, errors), choices)
+
+
+def ran_by(folders: Iterable[Path]) -> dict[str, Any]:
+    """The commands that ran the series in these folders, and whose choices are not known."""
+    kept = {folder: read_series(folder) for folder in folders if is_comparison(folder)}
+    unknown = [str(folder) for folder, series in kept.items() if series is None]
+    told: dict[str, Any] = {
+        "ran": [c for series in kept.values() if series for c in series.commands]
+    }
+    if unknown:
+        told["undecided"] = f"What chose the experiments of {', '.join(unknown)} was not recorded."
+    return told
 
 
 def due(comparisons: Iterable[Path]) -> dict[str, Path]:
@@ -240,8 +256,13 @@ def run_series(
     seeds: Sequence[int],
     settings: Sequence[str],
     everything: bool = False,
+    *,
+    command: str = "hrm compare",
 ) -> Comparison:
-    """Run round after round, as the decision tree says; what ran before is not repeated."""
+    """Run round after round, as the decision tree says; what ran before is not repeated.
+
+    The choices, and the `command` that asked for them, are kept in the folder as they are made.
+    """
     configs = {
         name: compose([f"experiment={name}", *settings])
         for letter in series
@@ -258,6 +279,7 @@ def run_series(
         for choice in choices[told:]:
             tell(f"{choice.question} {choice.answer} ({'; '.join(choice.why)})")
         told = len(choices)
+        keep_series(runner.out, command, choices)
         due = rounds[-1] if rounds else None
         jobs = [] if due is None else jobs_of(due, seeds, settings, configs)
         if all(job.name in wanted for job in jobs):

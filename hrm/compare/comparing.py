@@ -6,18 +6,20 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 from hrm.compare.figures import ExperimentFigures, Values, first_to_level
-from hrm.compare.log import Clock
+from hrm.compare.log import CLOCK_FORMS, CLOCKS, Clock
 
 Ruling = Literal["supported", "refuted", "inconclusive"]
 Finding = tuple[Ruling, str]
 """A ruling, and the figure that decided in words."""
 ROUNDING = 1e-9
 """Means of equal values differ by less."""
-CLOCKS: dict[Clock, str] = {
-    "updates": "updates",
-    "samples": "rows drawn",
-    "seconds": "seconds of training",
-}
+MARGIN = 0.05
+"""Accuracies that differ by less, in seeds that vary by less, are comparable."""
+NO_WORSE = (
+    f"the mean is at least as high, or both the gap and the spread of seeds are below {MARGIN}; "
+    "refuted if neither, and it is lower by more than the spread"
+)
+"""`no_worse` in words."""
 Figures = Mapping[str, ExperimentFigures]
 
 
@@ -37,23 +39,34 @@ def higher(a: Values, b: Values) -> Finding:
 
 
 def no_worse(a: Values, b: Values) -> Finding:
-    """Whether `a` is comparable to `b` or better: refuted only if `b` is higher."""
+    """Whether `a` is comparable to `b` or better.
+
+    Seeds that vary widely hide any gap, so that a mean below the other's is comparable only where
+    gap and spread are small.
+    """
     ruling, told = higher(a, b)
-    if a.spread is None or b.spread is None:
+    if a.mean is None or b.mean is None or a.spread is None or b.spread is None:
         return "inconclusive", told
-    return ("refuted" if ruling == "refuted" else "supported"), told
+    gap, spread = a.mean - b.mean, max(a.spread, b.spread)
+    told += f", margin {MARGIN}"
+    if gap >= -ROUNDING or max(-gap, spread) < MARGIN - ROUNDING:
+        return "supported", told
+    return ("refuted" if ruling == "refuted" else "inconclusive"), told
 
 
 def sooner(a: ExperimentFigures, b: ExperimentFigures, clock: Clock) -> Finding:
     """Whether `a` reaches the same training exact accuracy sooner than `b`."""
+    unknown = [f.name for f in (a, b) if f.finished and not f.has(clock)]
+    if unknown:
+        return "inconclusive", f"{CLOCKS[clock]} of {' and '.join(unknown)} are not known"
     found = first_to_level(a, b, clock)
     if found is None:
         return "inconclusive", f"neither of {a.name} and {b.name} reaches 10 % in all seeds"
     level, of_a, of_b = found
     ruling, _ = higher(of_b, of_a)
-    told = (
-        f"{CLOCKS[clock]} to {level:.0%}: {a.name} {of_a.told('.0f')}, {b.name} {of_b.told('.0f')}"
-    )
+    form = CLOCK_FORMS[clock]
+    told = f"{CLOCKS[clock]} to {level:.0%}: "
+    told += f"{a.name} {of_a.told(form)}, {b.name} {of_b.told(form)}"
     late = [f.name for f in (a, b) if f.times(level, clock)[1]]
     if late:
         told += f"; seeds of {' and '.join(late)} that never reach it count with their whole length"

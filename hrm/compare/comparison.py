@@ -15,13 +15,11 @@ from hrm.compare.figures import (
     at_budget,
     by_experiment,
 )
-from hrm.compare.log import Clock
+from hrm.compare.log import CLOCKS, Clock
 from hrm.compare.plan import EXPERIMENTS, Choice
 from hrm.compare.verdict import Verdict
 from hrm.compare.verdicts import verdicts
 from hrm.compare.winner import Winner, winner
-
-CLOCKS: tuple[Clock, ...] = ("updates", "samples", "seconds")
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ class Comparison:
     """Experiments in the document's order, then others by name.
 
     Args:
-        choices: of the decision tree; none where finished runs were read.
+        choices: of the decision tree; none where none was made, or none was recorded.
     """
 
     experiments: dict[str, ExperimentFigures]
@@ -48,10 +46,11 @@ class Comparison:
         return winner(self.experiments)
 
     def budget(self, clock: Clock) -> float | None:
-        """The most that every finished run has had: the least of their ends."""
+        """The most that every finished run has had: the least of their ends. None: one of them
+        does not know the clock."""
         ends = [run.figures.get(clock) for f in self.experiments.values() for run in f.finished]
         known = [end for end in ends if end]
-        return min(known) if known else None
+        return min(known) if known and None not in ends else None
 
     def at_equal(self, name: str, clock: Clock) -> Values:
         """Training exact accuracy at the common budget, over the finished seeds."""

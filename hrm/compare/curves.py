@@ -1,4 +1,4 @@
-"""The pictures of a report: curves over updates, rows and seconds, and histograms of steps."""
+"""The pictures of a report: curves over updates, rows and multiply-adds, histograms."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from hrm.compare.difficulty import task_difficulty, task_of
 from hrm.compare.figures import ExperimentFigures
-from hrm.compare.log import Floats, smoothed
-from hrm.compare.tables import halts
+from hrm.compare.log import CLOCKS, Floats, smoothed
+from hrm.compare.tables import any_halts
 from hrm.plots import drawing
 
 COLOURS = {
@@ -43,9 +43,10 @@ def draw(experiments: Mapping[str, ExperimentFigures], folder: Path) -> list[Pic
         return []
     drawings = (
         ("training", _training, "Training exact accuracy (share of sequences all of whose tokens "
-         "are right when they end), at equal updates, equal rows drawn and equal seconds of "
-         "training. Thick: mean over the seeds; thin: each seed; dotted: a seed that failed or is "
-         "unfinished. Each point is the mean over the last 2 % of the updates."),
+         "are right when they end), at equal updates, equal rows drawn and, where they are known, "
+         "equal multiply-adds (counted, of training alone: equal compute). Thick: mean over the "
+         "seeds; thin: each seed; dotted: a seed that failed or is unfinished. Each "
+         "point is the mean over the last 2 % of the updates."),
         ("held_out", _held_out, "Exact and token accuracy on the held-out rows that were looked at "
          "while training, averaged weights, every sequence to the last step."),
         ("halting", _halting, "Left: mean steps at halt in training, exploration included; in "
@@ -87,13 +88,14 @@ def colour(name: str, names: Sequence[str]) -> str:
 
 
 def _training(shown: Mapping[str, ExperimentFigures]) -> Figure | None:
-    figure = Figure(figsize=(12, 4), layout="constrained")
-    panels = figure.subplots(1, 3, sharey=True)
-    titles = {"updates": "Updates", "samples": "Rows drawn", "seconds": "Seconds of training"}
-    for axes, (clock, title) in zip(panels, titles.items(), strict=True):
+    # Seconds are no panel: they tell more of the machine than of the run.
+    clocks = [clock for clock in CLOCKS if clock != "seconds" and _known(shown, clock)]
+    figure = Figure(figsize=(4 * len(clocks), 4), layout="constrained")
+    panels = figure.subplots(1, len(clocks), sharey=True, squeeze=False)[0]
+    for axes, clock in zip(panels, clocks, strict=True):
         for name, found in shown.items():
             _over(axes, found, "exact", clock, colour(name, list(shown)))
-        axes.set_xlabel(title)
+        axes.set_xlabel(CLOCKS[clock][0].upper() + CLOCKS[clock][1:])
         drawing.tidy(axes, "both")
     panels[0].set_ylabel("Exactly right, training")
     _percent(panels[0])
@@ -127,7 +129,7 @@ def _halting(shown: Mapping[str, ExperimentFigures]) -> Figure | None:
     steps, right = figure.subplots(1, 2)
     for name, found in shown.items():
         shade = colour(name, list(shown))
-        if any(map(halts, found.runs)):  # Otherwise it is a constant, and no steps at halt.
+        if any_halts(found):  # Otherwise it is a constant, and no steps at halt.
             _over(steps, found, "steps", "updates", shade)
         _over(right, found, "q_halt_accuracy", "updates", shade)
         _over(right, found, "constant", "updates", shade, dashed=True)
@@ -170,10 +172,7 @@ def _by_step(shown: Mapping[str, ExperimentFigures]) -> Figure | None:
 
 
 def _encoder(shown: Mapping[str, ExperimentFigures]) -> Figure | None:
-    def known(key: str) -> bool:
-        return any(np.isfinite(r.curves.get(key, [])).any() for f in shown.values() for r in f.runs)
-
-    panels = [(k, t) for k, t in ENCODER_PANELS if known(k)]
+    panels = [(k, t) for k, t in ENCODER_PANELS if _known(shown, k)]
     if not panels:
         return None
     figure = Figure(figsize=(5 * len(panels) + 1, 3.5), layout="constrained")
@@ -295,6 +294,10 @@ def _values(curves: Mapping[str, Floats], key: str, smooth: bool) -> Floats | No
     if key not in curves:
         return None
     return smoothed(curves, key) if smooth else curves[key]
+
+
+def _known(shown: Mapping[str, ExperimentFigures], key: str) -> bool:
+    return any(np.isfinite(r.curves.get(key, [])).any() for f in shown.values() for r in f.runs)
 
 
 def _rows(run: object) -> int:

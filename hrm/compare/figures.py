@@ -68,7 +68,7 @@ class RunFigures:
     folder: Path | None
     figures: dict[str, float | None]
     reached: dict[float, dict[Clock, float] | None]
-    """Level -> updates, samples and seconds until it was reached; None: never."""
+    """Level -> what each clock showed when it was reached; None: never."""
     histogram: tuple[int, ...] | None
     """Evaluated rows whose policy would halt at step 1, 2, ...: of training tasks where they were
     evaluated after the run, otherwise of the rows that were looked at while training."""
@@ -82,7 +82,7 @@ class RunFigures:
     groups: tuple[dict[str, Any], ...] = ()
     """Of each training task: `group`, `exact_accuracy`, `policy_mean_steps`, ..."""
     curves: dict[str, Floats] = field(default_factory=dict, repr=False)
-    """`updates`, `samples`, `seconds`, and figures over them, nan where there is none."""
+    """The clocks, and figures over them, nan where there is none."""
 
 
 @dataclass(frozen=True)
@@ -117,11 +117,18 @@ class ExperimentFigures:
         found = [run.figures.get(key) for run in self.finished]
         return Values(self.name, tuple(v for v in found if v is not None))
 
+    def has(self, clock: Clock) -> bool:
+        """Whether every finished run knows what this clock showed."""
+        return all(run.figures.get(clock) is not None for run in self.finished)
+
     def times(self, level: float, clock: Clock) -> tuple[Values, int]:
         """Until `level` was reached, and how many seeds never did.
 
-        Those count with their whole length, which understates them.
+        Those count with their whole length, which understates them. No values where a run does not
+        know the clock.
         """
+        if not self.has(clock):
+            return Values(self.name, ()), 0
         times, never = [], 0
         for run in self.finished:
             at = run.reached.get(level)

@@ -11,6 +11,7 @@ import yaml
 
 from hrm.compare.figures import RunFigures, Status
 from hrm.compare.reading import figures_of_run
+from hrm.compare.work import work_of
 from hrm.errors import UserError
 from hrm.training.checkpoint import checkpoints, read_json
 from hrm.training.metrics import LOG_NAME, read_metrics
@@ -175,4 +176,5 @@ def read_run(
         folder=folder,
         evaluations=evaluations,
         made=made,
+        work=work_of(config) if config.get("arch") else None,
     )

@@ -12,7 +12,22 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Clock = Literal["updates", "samples", "seconds"]
+Clock = Literal["updates", "samples", "compute", "seconds"]
+"""`compute`: counted multiply-adds, in units of 10^12, so that equal compute is equal work; seconds
+are those of whatever machine it was, shared with whatever else ran there."""
+CLOCKS: dict[Clock, str] = {
+    "updates": "updates",
+    "samples": "rows drawn",
+    "compute": "10^12 multiply-adds",
+    "seconds": "seconds of training",
+}
+"""Their units, in words."""
+CLOCK_FORMS: dict[Clock, str] = {
+    "updates": ".0f",
+    "samples": ".0f",
+    "compute": ".3g",
+    "seconds": ".0f",
+}
 Floats = NDArray[np.float64]
 
 SMOOTH = 0.02

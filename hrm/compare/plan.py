@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from hrm.compare.criteria import GOOD_Q, NEARLY_CONSTANT
 from hrm.compare.figures import ExperimentFigures, Values, first_to_level
 from hrm.errors import UserError, nearest
 
@@ -142,7 +143,8 @@ def lead(original: ExperimentFigures, online: ExperimentFigures) -> Choice:
 
     Three votes: convergence (mean updates to the highest of the levels that either reaches in all
     seeds), final training exact accuracy, and O1's q_halt_accuracy (above 80 % and above what a
-    constant answer gets: for O1, otherwise for L1). Means decide, however small the gap; most votes
+    constant answer gets: for O1, otherwise for L1; a tie where the constant answer is right in more
+    than 95 %, which leaves nothing to predict). Means decide, however small the gap; most votes
     win, and at a tie the accuracy. An experiment without a finished seed leaves the lead to the
     other.
     """
@@ -206,6 +208,7 @@ def _halts_well(original: ExperimentFigures, online: ExperimentFigures) -> tuple
     q, constant = original.values("q_halt_accuracy").mean, original.values("q_halt_constant").mean
     if q is None or constant is None:
         return None, "q_halt_accuracy of O1: not known"
-    well = q > 0.8 and q > constant
     text = f"q_halt_accuracy of {original.name} {q:.3f}, of a constant answer {constant:.3f}"
-    return (original.name if well else online.name), text
+    if q > GOOD_Q and constant > NEARLY_CONSTANT:
+        return None, f"{text}, which leaves nothing to predict"
+    return (original.name if q > GOOD_Q and q > constant else online.name), text

@@ -15,6 +15,7 @@ import numpy as np
 
 from hrm.compare.figures import LEVELS, RunFigures, Status
 from hrm.compare.log import (
+    CLOCKS,
     Clock,
     Floats,
     any_known,
@@ -24,6 +25,7 @@ from hrm.compare.log import (
     smoothed,
 )
 from hrm.compare.modes import mode_of
+from hrm.compare.work import Work
 
 FINAL = 0.1
 """Share of a run's updates over which a final figure is a mean."""
@@ -59,6 +61,7 @@ def figures_of_run(
     folder: Path | None = None,
     evaluations: Mapping[str, Mapping[str, Any]] | None = None,
     made: Sequence[Mapping[str, Any]] = (),
+    work: Work | None = None,
 ) -> RunFigures:
     """A run's figures from its settings and the rows of its `metrics.jsonl`.
 
@@ -67,15 +70,17 @@ def figures_of_run(
         config: as `config.yaml` has it.
         evaluations: by split, what `hrm evaluate RUN --split SPLIT --json` said after the run.
         made: commit, date and machine of each stretch of its training.
+        work: of one sequence; None: not known, and so is what the run multiplied.
     """
-    curves = read_curves(rows)
+    curves, batch = read_curves(rows), int(config.get("global_batch_size") or 0)
+    curves["compute"] = _compute(curves, batch, work)
     dynamics = str(config.get("dynamics", "unknown"))
     arch = config.get("arch") or {}
     limit = config.get("num_act_steps") if dynamics == "online" else None
     limit = limit or arch.get("train_max_steps") or arch.get("halt_max_steps")
     evaluations = evaluations or {}
-    figures = _log_figures(curves, int(config.get("global_batch_size") or 0))
-    figures |= _held_out(rows)
+    figures = _log_figures(curves, batch) | _held_out(rows)
+    figures["steps_by_exploration"] = _steps_by_exploration(dynamics, arch)
     figures["held/exact_as_trained"] = _as_trained(_last_with(rows, "eval/accuracy_by_step"), limit)
     for split, evaluated in evaluations.items():
         figures |= {f"{split}/{key}": number(evaluated.get(key)) for key in EVALUATED}
@@ -127,8 +132,9 @@ def _last_with(rows: Sequence[Mapping[str, Any]], key: str) -> Any:
 def _log_figures(curves: dict[str, Floats], batch: int) -> dict[str, float | None]:
     """Figures of the training log."""
     figures: dict[str, float | None] = {
-        clock: last_known(curves[clock]) or 0.0 for clock in ("updates", "samples", "seconds")
+        clock: last_known(curves[clock]) or 0.0 for clock in CLOCKS if clock != "compute"
     }
+    figures["compute"] = last_known(curves["compute"])
     for key in ("exact", "accuracy", "loss", "lm_loss", "q_halt_accuracy", "steps", "kl"):
         figures[key] = last_known(smoothed(curves, key, FINAL))
     whole = smoothed(curves, "exact", FINAL)
@@ -169,6 +175,32 @@ def _steps(curves: dict[str, Floats]) -> dict[str, float | None]:
         return {"steps_range": None, "steps_least": None, "steps_most": None}
     least, most = float(np.nanmin(late)), float(np.nanmax(late))
     return {"steps_range": most - least, "steps_least": least, "steps_most": most}
+
+
+def _steps_by_exploration(dynamics: str, arch: Mapping[str, Any]) -> float | None:
+    """Mean steps of a policy that wishes to halt at once, always: what exploration makes of it.
+
+    None: nothing halts, or how is not known.
+    """
+    chance, limit = arch.get("halt_exploration_prob"), arch.get("train_max_steps")
+    limit = limit or arch.get("halt_max_steps")
+    if dynamics != "persistent" or chance is None or not limit or limit < 2:
+        return None
+    if arch.get("exploration", "per_step") == "per_episode":
+        return 1 - chance + chance * (2 + limit) / 2
+    # Held back at step n if the number drawn, one of 2 ... limit, is above n; drawn at every step.
+    held_back = chance * (limit - np.arange(1, limit)) / (limit - 1)
+    return 1 + float(np.cumprod(held_back).sum())
+
+
+def _compute(curves: Mapping[str, Floats], batch: int, work: Work | None) -> Floats:
+    """10^12 multiply-adds until each row: a decoder step of each slot, and the encoder for those
+    that gave it a gradient. Evaluations are not among them."""
+    updates, share = curves["updates"], curves["encoder_share"]
+    if work is None or not batch:
+        return np.full(len(updates), np.nan)
+    encodings = share * work.encoding if work.encoding else np.zeros(len(updates))
+    return np.cumsum(np.diff(updates, prepend=0.0) * batch * (work.step + encodings)) / 1e12
 
 
 def _encoder(curves: dict[str, Floats], batch: int) -> dict[str, float | None]:
@@ -214,8 +246,7 @@ def _histogram(
 def _reached(curves: dict[str, Floats]) -> dict[float, dict[Clock, float] | None]:
     smooth = smoothed(curves, "exact")
     found: dict[float, dict[Clock, float] | None] = {}
-    clocks: tuple[Clock, ...] = ("updates", "samples", "seconds")
     for level in LEVELS:
         there = np.flatnonzero(smooth >= level)
-        found[level] = {c: float(curves[c][there[0]]) for c in clocks} if len(there) else None
+        found[level] = {c: float(curves[c][there[0]]) for c in CLOCKS} if len(there) else None
     return found

@@ -47,6 +47,8 @@ WORDS = (
     "q_halt_accuracy: how often the Q-head is right about whether the answer is right. Constant: "
     "what always giving the more frequent answer would get. AUROC: chance that a right answer "
     "gets a higher value than a wrong one; 0.5 knows nothing.",
+    "Multiply-adds: counted work of training, the clock of equal compute. Seconds are told, and "
+    "decide nothing: they depend on what else the machine did.",
     "Cells are means over finished seeds, in brackets the smallest and largest value (none: one "
     "seed, or all are equal); seeds: finished ones of all; '-' is not known.",
 )
@@ -56,9 +58,10 @@ def write_report(comparison: Comparison, out: Path, about: Mapping[str, Any]) ->
     """Write the report into `out`; returns what `comparison.json` holds.
 
     Args:
-        about: what stands beside the figures: `command`, `data`, `tasks`, `rows`, `decoder`
-            (sentences of `hrm.compare.provenance.about`), `problems` (a list of them); any may be
-            missing.
+        about: what stands beside the figures: `command` that wrote it, `ran` (the commands that
+            ran the series), `undecided` (a sentence, where its choices are not known), `data`,
+            `tasks`, `rows`, `decoder` (sentences of `hrm.compare.provenance.about`), `problems` (a
+            list of them); any may be missing.
     """
     out.mkdir(parents=True, exist_ok=True)
     pictures = draw(comparison.experiments, out / "curves")
@@ -80,7 +83,7 @@ def report(
     blocks += [Heading(2, "How to read this"), Bullets(WORDS)]
     blocks += _verdicts(comparison)
     blocks += _winner(comparison)
-    blocks += _choices(comparison)
+    blocks += _choices(comparison, about)
     blocks += tables.accuracy(comparison)
     blocks += tables.convergence(comparison)
     blocks += tables.halting(comparison)
@@ -155,16 +158,18 @@ def _winner(comparison: Comparison) -> list[Block]:
     return [Heading(2, "Is there a winner?"), Text(text), table]
 
 
-def _choices(comparison: Comparison) -> list[Block]:
+def _choices(comparison: Comparison, about: Mapping[str, Any]) -> list[Block]:
+    title, undecided = Heading(2, "The decision tree"), about.get("undecided")
+    untold: list[Block] = [Text(undecided)] if undecided else []
     if not comparison.choices:
-        return []
+        return [title, *untold] if untold else []
     rows = [(c.question, c.answer, "; ".join(c.why)) for c in comparison.choices]
     text = (
-        "Which experiments ran next was decided by these figures. A lead is no claim that one is "
-        "better: means decide, however small the gap."
+        "Which experiments ran next was decided by these figures, as they stood then. A lead is no "
+        "claim that one is better: means decide, however small the gap."
     )
     table = Table(("Question", "Answer", "Why"), rows, words=(0, 1, 2))
-    return [Heading(2, "The decision tree"), Text(text), table]
+    return [title, Text(text), table, *untold]
 
 
 def _what_was_run(comparison: Comparison, about: Mapping[str, Any]) -> list[Block]:
@@ -179,9 +184,11 @@ def _about(comparison: Comparison, about: Mapping[str, Any]) -> list[Block]:
     blocks: list[Block] = [Heading(2, "How it was made")]
     facts = [f"Data: {about['data']}"] if about.get("data") else []
     blocks.append(Bullets([*facts, *made_told(comparison.runs)]))
-    commands = [run.command for run in comparison.runs if run.command]
-    if about.get("command"):
-        commands = [f"{about['command']}   # which ran:", *commands]
-    if commands:
-        blocks.append(Code(commands))
+    trained = [run.command for run in comparison.runs if run.command]
+    ran, command = list(about.get("ran", ())), about.get("command")
+    lines = [f"{one}   # which ran:" for one in ran]
+    if command and command not in ran:
+        lines = [f"{command}   # which read:", *lines]
+    if lines or trained:
+        blocks.append(Code([*lines, *trained]))
     return blocks

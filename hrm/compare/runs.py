@@ -4,6 +4,7 @@
     OUT/jobs/NAME.json              its settings, and how it went
     OUT/logs/NAME[.SPLIT].txt       what the commands said on standard error
     OUT/evaluations/NAME.SPLIT.json figures of its last weights on a split
+    OUT/series.json                 what ran them, and why these (`hrm.compare.series`)
 
 A run that finished with the same settings is not repeated; any other one goes on from its newest
 checkpoint. A run that fails stops no other one.

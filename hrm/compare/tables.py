@@ -7,10 +7,12 @@ from collections.abc import Iterable, Sequence
 from hrm.compare.blocks import Block, Heading, Table, Text
 from hrm.compare.comparison import Comparison
 from hrm.compare.figures import LEVELS, ExperimentFigures, RunFigures, Values
-from hrm.compare.log import Clock
+from hrm.compare.log import CLOCK_FORMS, CLOCKS, Clock
 from hrm.compare.modes import reference_of
 from hrm.compare.plan import EXPERIMENTS
 
+UNITS: dict[Clock, str] = {**CLOCKS, "samples": "rows", "seconds": "s"}
+"""Short, for headings."""
 Column = tuple[str, str] | tuple[str, str, str]
 """A figure's key, its heading, and how it is written (`.3f`)."""
 
@@ -98,40 +100,42 @@ def accuracy(comparison: Comparison) -> list[Block]:
 
 def convergence(comparison: Comparison) -> list[Block]:
     """At equal budgets, and how long to a level."""
-    clocks: tuple[tuple[Clock, str, str], ...] = (
-        ("updates", "updates", ".0f"),
-        ("samples", "rows", ".0f"),
-        ("seconds", "s", ".0f"),
-    )
+    clocks = tuple(clock for clock in CLOCKS if clock != "seconds")
     equal = ["experiment", "mode", "seeds"]
-    for clock, unit, _ in clocks:
-        budget = comparison.budget(clock)
-        equal.append("-" if budget is None else f"after {budget:.0f} {unit}")
+    for clock in clocks:
+        budget, of = comparison.budget(clock), "x " if clock == "compute" else ""
+        count = "equal" if budget is None else f"{budget:{CLOCK_FORMS[clock]}} {of}".rstrip()
+        equal.append(f"after {count} {CLOCKS[clock]}")
     levels = [level for level in LEVELS if level in (0.9, 0.5)]
     header = ["experiment", "mode", "seeds"]
-    header += [f"{unit} to {level:.0%}" for level in levels for _, unit, _ in clocks]
+    header += [f"{UNITS[clock]} to {level:.0%}" for level in levels for clock in CLOCKS]
     at, to = [], []
     for name, found in comparison.experiments.items():
         head = [name, found.mode, _seeds(found)]
-        at.append([*head, *(cell(comparison.at_equal(name, clock)) for clock, _, _ in clocks)])
-        times = [_time(found, level, clock, f) for level in levels for clock, _, f in clocks]
-        to.append([*head, *times])
+        at.append([*head, *(cell(comparison.at_equal(name, clock)) for clock in clocks)])
+        to.append([*head, *(_time(found, level, clock) for level in levels for clock in CLOCKS)])
     return [
         Heading(2, "Convergence"),
         Text(
             "Training exact accuracy where every finished run had the same number of updates, rows "
-            "drawn, or seconds of training behind it (the mean over the 2 % of the updates before)."
+            "drawn, or multiply-adds behind it (the mean over the 2 % of the updates before). "
+            "Multiply-adds are equal compute: those of matrix products and attention, forward and "
+            "backward, in decoder steps and encoder passes of training, without evaluations; of "
+            "one sequence they are counted as its model runs, of a task with as many "
+            "demonstrations as training tasks have in the mean, each as large as the fullest. '-': "
+            "not known, where the data set is not here."
         ),
         Table(equal, at, words=(1,)),
         Text(
             "How long until that mean first reached a level. Seconds are those of training alone, "
-            "without evaluations; runs that shared the machine slowed each other."
+            "without evaluations, and are no measure: runs that shared the machine slowed each "
+            "other, so that equal work took several times as long."
         ),
         Table(header, to, words=(1,)),
     ]
 
 
-def _time(found: ExperimentFigures, level: float, clock: Clock, form: str) -> str:
+def _time(found: ExperimentFigures, level: float, clock: Clock) -> str:
     values, never = found.times(level, clock)
     if not values.values or never == len(values.values):
         return "never" if values.values else "-"
@@ -139,13 +143,14 @@ def _time(found: ExperimentFigures, level: float, clock: Clock, form: str) -> st
         found.name,
         tuple(at[clock] for run in found.finished if (at := run.reached[level]) is not None),
     )
-    return cell(reached, form) + (f", {never} never" if never else "")
+    return cell(reached, CLOCK_FORMS[clock]) + (f", {never} never" if never else "")
 
 
 def halting(comparison: Comparison) -> list[Block]:
     """Steps, and whether the Q-head knows when an answer is right."""
     in_training: tuple[Column, ...] = (
         ("steps", "steps at halt", ".2f"),
+        ("steps_by_exploration", "by exploration alone", ".2f"),
         ("q_halt_accuracy", "q_halt_accuracy"),
         ("q_halt_base_rate", "base rate"),
         ("q_halt_constant", "constant"),
@@ -167,7 +172,8 @@ def halting(comparison: Comparison) -> list[Block]:
         Heading(2, "Halting"),
         Text(
             "In training, last tenth of the updates. Steps at halt include exploration, which only "
-            "ever delays halting; in online mode nothing halts and their number is fixed. Base "
+            "ever delays halting; 'by exploration alone' is the mean of a policy that wishes to "
+            "halt at step 1, always. In online mode nothing halts and their number is fixed. Base "
             "rate: share of right answers among the sequences that ended."
         ),
         by_experiment(comparison, in_training),
@@ -191,13 +197,15 @@ def encoder(comparison: Comparison) -> list[Block]:
         ("encoder_per_sample", "encoder gradients a row", ".2f"),
         ("encoder_forwards", "encoder passes", ".0f"),
         ("decoder_forwards", "decoder passes", ".0f"),
+        ("compute", "10^12 multiply-adds", ".3g"),
         ("kl", "KL, nats", ".3g"),
         ("seconds", "seconds of training", ".0f"),
     )
     text = (
         "Share of slots that gave the encoder a gradient, over the whole run; passes are of single "
         "sequences, a decoder pass being one step. KL: of variational encoders, summed over the "
-        "latent dimensions."
+        "latent dimensions. Seconds are for information: equal work took as long as other work on "
+        "the machine let it."
     )
     return [Heading(2, "Encoder and compute"), Text(text), by_experiment(comparison, columns)]
 
@@ -244,7 +252,7 @@ def by_experiment(comparison: Comparison, columns: Sequence[Column]) -> Table:
     for name, found in comparison.experiments.items():
         cells = [
             steps_trained(found.finished)
-            if column[0] == "steps" and not any(map(halts, found.runs))
+            if column[0] == "steps" and not any_halts(found)
             else cell(found.values(column[0]), column[2] if len(column) > 2 else ".3f")
             for column in kept
         ]
@@ -253,8 +261,14 @@ def by_experiment(comparison: Comparison, columns: Sequence[Column]) -> Table:
 
 
 def halts(run: RunFigures) -> bool:
-    """Whether sequences halt in its training."""
-    return run.mode != "online"
+    """Whether sequences halt in its training, as far as it wrote how it trains."""
+    return run.mode not in ("online", "unknown")
+
+
+def any_halts(found: ExperimentFigures) -> bool:
+    """Whether sequences halt in an experiment's training: its finished runs say so, and others only
+    where there are none."""
+    return any(map(halts, found.finished or found.runs))
 
 
 def steps_trained(runs: Sequence[RunFigures]) -> str:

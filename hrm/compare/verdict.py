@@ -19,6 +19,8 @@ SHARED_RULES = (
     "Failed or unfinished seeds are no values; the figure tells how many seeds count.",
     "Supported: the figure shows the claim. Refuted: it shows the contrary by the same margin. "
     "Inconclusive: anything else, and wherever a figure is missing.",
+    "Equal compute is that of counted multiply-adds (matrix products and attention, forward and "
+    "backward, of training without evaluations); seconds are told, and decide nothing.",
     "The two modes are compared by O1 and L1, whose settings are equal but for the mode.",
 )
 
@@ -54,13 +56,6 @@ def single(
     return Verdict(kind, key, claim, ruling, told, rule)
 
 
-def of_seeds(holds: Sequence[bool]) -> Ruling:
-    """All, none or some of the seeds; one seed alone decides nothing."""
-    if len(holds) < 2:
-        return "inconclusive"
-    return "supported" if all(holds) else "refuted" if not any(holds) else "inconclusive"
-
-
 def held_out(figures: Figures, a: str, b: str) -> tuple[str, str]:
     """The held-out figure that both have: of evaluation tasks, else of what was looked at."""
     both = [figures[name] for name in (a, b) if name in figures]
@@ -88,7 +83,7 @@ def as_trained_told(figures: Figures, key: str, a: str, b: str) -> str:
 
 def mode_told(figures: Figures, name: str) -> str:
     """In which mode an experiment ran."""
-    return f"in {figures[name].mode} mode" if name in figures else "did not run"
+    return f"tried in {figures[name].mode} mode" if name in figures else "did not run"
 
 
 def listed(values: Sequence[int]) -> str:

@@ -7,8 +7,10 @@ from typing import Any
 
 from hrm.compare.figures import RunFigures, Status
 from hrm.compare.reading import figures_of_run
+from hrm.compare.work import Work
 
 UPDATES, EVERY, BATCH = 1000, 10, 32
+WORK = Work(step=1e9, encoding=1e9)
 
 
 def rows(
@@ -60,6 +62,7 @@ def run(
     evaluations: dict[str, dict[str, Any]] | None = None,
     like: str = "",
     config: dict[str, Any] | None = None,
+    work: Work | None = WORK,
     **told: Any,
 ) -> RunFigures:
     """The figures of such a run; L's are online, and one that is `like` L; `config` comes last."""
@@ -84,6 +87,7 @@ def run(
         error=error,
         command=f"hrm train experiment={experiment} seed={seed}",
         evaluations=evaluations,
+        work=work,
     )
 
 

@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from hrm.compare.comparison import compare
 from hrm.compare.figures import (
     Values,
     at_budget,
@@ -14,6 +16,8 @@ from hrm.compare.figures import (
 )
 from hrm.compare.log import read_curves, smoothed
 from hrm.compare.reading import figures_of_run
+from hrm.compare.work import Work
+from hrm.halting import HaltOnly
 from tests.compare.synthetic import run, seeds
 
 CONFIG = {
@@ -99,12 +103,64 @@ def test_encoder_passes_follow_the_share_of_slots() -> None:
     assert "encoder_forwards" not in figures([row(10), rows[1]])
 
 
+def test_compute_follows_steps_and_the_share_of_slots_that_were_encoded() -> None:
+    rows = [row(10, encoder_share=1.0), row(20, encoder_share=0.25)]
+
+    def compute(rows: list[dict[str, Any]], work: Work | None) -> list[float]:
+        run_ = figures_of_run("a", CONFIG, rows, status="finished", work=work)
+        assert run_.figures["compute"] == (None if np.isnan(run_.curves["compute"][-1]) else 18)
+        return list(run_.curves["compute"])
+
+    # 10 updates of 4 slots: 40 * (0.1 + 1 * 0.2), then 40 * (0.1 + 0.25 * 0.2).
+    assert compute(rows, Work(step=1e11, encoding=2e11)) == pytest.approx([12, 18])
+    assert np.isnan(compute(rows, None)).all()
+    # Who was encoded is not told.
+    assert np.isnan(compute([row(10), rows[1]], Work(1e11, 2e11))).all()
+    assert compute([row(10), row(20)], Work(step=2.25e11, encoding=0.0)) == pytest.approx([9, 18])
+
+
+def test_the_budget_of_a_clock_that_a_run_does_not_know_is_not_known() -> None:
+    known = compare(seeds("O1", [0.9]) + seeds("L1", [0.9]))
+    # L1's share of encoded slots is 1, O1's is 0.25.
+    assert known.budget("compute") == pytest.approx(32 * 1000 * 1.25e9 / 1e12)
+    assert compare(seeds("O1", [0.9]) + seeds("L1", [0.9], work=None)).budget("compute") is None
+
+
+@pytest.mark.parametrize(("chance", "mean"), [(0.3, 1.397), (0.5, 1.818), (0.7, 2.445)])
+def test_exploration_alone_makes_these_steps(chance: float, mean: float) -> None:
+    arch = {"halt_max_steps": 8, "halt_exploration_prob": chance}
+    assert figures([], arch=arch)["steps_by_exploration"] == pytest.approx(mean, abs=1e-3)
+    assert figures([], arch=arch, dynamics="online")["steps_by_exploration"] is None
+    assert figures([])["steps_by_exploration"] is None
+
+
+@pytest.mark.parametrize("exploration", ["per_step", "per_episode"])
+def test_exploration_alone_is_that_of_the_policies(exploration: Any) -> None:
+    slots, limit = 20_000, 5
+    policy = HaltOnly(limit, 0.6, exploration)
+    outputs = {"q_halt_logits": torch.ones(slots)}  # Wishes to halt, always.
+    rng, extra = torch.arange(slots), policy.fresh_extra(slots, torch.device("cpu"))
+    ended = torch.zeros(slots)
+    for step in range(1, limit + 1):
+        steps = torch.full((slots,), step, dtype=torch.int32)
+        done, rng, extra = policy.decide(outputs, steps, rng, extra, training=True, adaptive=False)
+        ended = torch.where((ended == 0) & done, step, ended)
+    arch = {"halt_max_steps": limit, "halt_exploration_prob": 0.6, "exploration": exploration}
+    expected = figures([], arch=arch)["steps_by_exploration"]
+    assert float(ended.mean()) == pytest.approx(expected, abs=0.03)
+
+
 def test_a_level_is_reached_by_the_smoothed_curve() -> None:
     rows = [row(s, exact_accuracy=0.0 if s < 60 else 0.6, samples=2 * s) for s in range(1, 101)]
-    run_ = figures_of_run("a", CONFIG, rows, status="finished")
+    for log_row in rows:
+        log_row["train/encoder_share"] = 0.5
+    work = Work(step=1e11, encoding=3e11)  # With 4 slots and half the encodings 1e12 an update.
+    run_ = figures_of_run("a", CONFIG, rows, status="finished", work=work)
     # The mean of two updates, 59 and 60, is 0.3; of 60 and 61 it is 0.6.
-    assert run_.reached[0.25] == {"updates": 60, "samples": 120, "seconds": 30}
-    assert run_.reached[0.5] == {"updates": 61, "samples": 122, "seconds": 30.5}
+    at_60 = {"updates": 60, "samples": 120, "compute": pytest.approx(60), "seconds": 30}
+    assert run_.reached[0.25] == at_60
+    at_61 = {"updates": 61, "samples": 122, "compute": pytest.approx(61), "seconds": 30.5}
+    assert run_.reached[0.5] == at_61
     assert run_.reached[0.9] is None
     assert at_budget(run_, "exact", "samples", 121) == pytest.approx(0.3)
     assert at_budget(run_, "exact", "updates", 0.5) is None

@@ -92,6 +92,18 @@ def test_equal_runs_explore_both_branches() -> None:
     assert rounds(original + online)[-1] == Round(("O2", "O3", "L2", "L3"))
 
 
+def test_where_nothing_is_left_to_predict_the_q_head_votes_for_nobody() -> None:
+    def vote(exact: float, q: float) -> str:
+        original, online = seeds("O1", [exact] * 2, q=(q, q)), seeds("L1", [exact] * 2)
+        why = lead(by_experiment(original)["O1"], by_experiment(online)["L1"]).why
+        return next(text for text in why if "q_halt_accuracy" in text)
+
+    # As good as a constant answer that is right in 98 %.
+    assert vote(1.0, 0.98).endswith("which leaves nothing to predict: tie")
+    assert vote(0.7, 0.9).endswith(": O1")
+    assert vote(0.85, 0.82).endswith(": L1")
+
+
 def test_an_unknown_series_is_refused() -> None:
     assert check_series(["E", "O"]) == ("O", "E")
     with pytest.raises(UserError, match=r"--series X: unknown .*O, L, E"):

@@ -4,15 +4,27 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from hrm.compare.blocks import Bullets, Code, Heading, Image, Table, Text, as_html, as_markdown
+from hrm.compare import tables
+from hrm.compare.blocks import (
+    Block,
+    Bullets,
+    Code,
+    Heading,
+    Image,
+    Table,
+    Text,
+    as_html,
+    as_markdown,
+)
 from hrm.compare.comparison import Comparison, compare
-from hrm.compare.curves import _halting, colour
-from hrm.compare.figures import by_experiment
+from hrm.compare.curves import _halting, _training, colour
+from hrm.compare.figures import RunFigures, by_experiment
 from hrm.compare.plan import rounds_and_choices
-from hrm.compare.report import summary, write_report
+from hrm.compare.report import report, summary, write_report
 from hrm.compare.stamp import made_told
 from hrm.compare.tables import cell
 from tests.compare.synthetic import evaluation, run, seeds
@@ -132,6 +144,70 @@ def test_only_modes_in_which_something_halts_have_steps_drawn() -> None:
     assert {line.get_color() for line in right.lines} == {colour("O1", []), colour("L1", [])}
 
 
+def test_a_run_of_unknown_mode_does_not_make_its_experiment_halt() -> None:
+    """It ended before it wrote its settings."""
+    runs = seeds("L1", [0.5], steps=(4.0, 4.0))
+    died = replace(run("L1", 1, status="failed"), mode="unknown", max_steps=None)
+    both = compare([*runs, died])
+    (table,) = [
+        b for b in tables.halting(both) if isinstance(b, Table) and "steps at halt" in b.header
+    ]
+    assert table.rows[0][3] == "always 4"
+    (every,) = [b for b in tables.every_run(both) if isinstance(b, Table)]
+    assert [cells[9] for cells in every.rows] == ["always 4", "-"]
+    figure = _halting(both.experiments)
+    assert figure is not None
+    assert not figure.axes[0].lines
+
+
+def test_compute_is_drawn_and_seconds_are_not() -> None:
+    def panels(runs: list[RunFigures]) -> list[str]:
+        figure = _training(by_experiment(runs))
+        assert figure is not None
+        return [axes.get_xlabel() for axes in figure.axes]
+
+    assert panels(seeds("O1", [0.5])) == ["Updates", "Rows drawn", "10^12 multiply-adds"]
+    assert panels(seeds("O1", [0.5], work=None)) == ["Updates", "Rows drawn"]
+
+
+def test_equal_budgets_are_of_updates_rows_and_compute(folder: Path) -> None:
+    equal = (folder / "report.md").read_text().split("## Convergence")[1].split("| --- |")[0]
+    assert "after 1000 updates | after 8000 rows drawn | after 40 x 10^12 multiply-adds |" in equal
+
+
+def test_commands_that_read_are_told_from_those_that_ran(
+    comparison: Comparison, tmp_path: Path
+) -> None:
+    def told(**about: Any) -> list[str]:
+        code = report(comparison, [], about)[-1]
+        assert isinstance(code, Code)
+        return list(code.lines)
+
+    train = "hrm train experiment=L1 seed=0"
+    read = told(command="hrm compare --out b a", ran=["hrm compare --out a"])
+    assert read[:2] == [
+        "hrm compare --out b a   # which read:",
+        "hrm compare --out a   # which ran:",
+    ]
+    assert train in read
+    ran = told(
+        command="hrm compare --out a", ran=["hrm compare --out a --all", "hrm compare --out a"]
+    )
+    assert [line for line in ran if "#" in line] == [
+        "hrm compare --out a --all   # which ran:",
+        "hrm compare --out a   # which ran:",
+    ]
+    assert told(command="hrm compare --out b x")[0] == "hrm compare --out b x   # which read:"
+
+
+def test_choices_that_were_not_recorded_are_told_of() -> None:
+    bare = compare(seeds("O1", [0.9]))
+    blocks = report(bare, [], {"undecided": "Not recorded."})
+    where = blocks.index(Heading(2, "The decision tree"))
+    assert blocks[where + 1] == Text("Not recorded.")
+    assert Heading(2, "The decision tree") not in report(bare, [], {})
+
+
 def test_what_made_a_run_is_that_of_its_run() -> None:
     now = {"commit": "abc", "date": "2026-01-02", "machine": "a machine"}
     o1 = seeds("O1", [0.5, 0.6])
@@ -167,7 +243,7 @@ def test_cells_show_mean_and_range() -> None:
 def test_blocks_are_escaped(tmp_path: Path) -> None:
     picture = tmp_path / "a.png"
     picture.write_bytes(b"png")
-    blocks = [
+    blocks: list[Block] = [
         Heading(2, "a < b"),
         Text("t & u"),
         Bullets(["x"]),

@@ -11,6 +11,7 @@ from hrm.compare.figures import RunFigures, Values, by_experiment
 from hrm.compare.modes import reference_of
 from hrm.compare.verdict import Verdict
 from hrm.compare.verdicts import verdicts
+from hrm.compare.work import Work
 from tests.compare.synthetic import evaluation, run, seeds
 
 Runs = list[RunFigures]
@@ -47,6 +48,7 @@ def by_task(name: str, steps: list[list[float]]) -> Runs:
 
 
 FLAT: dict[str, Any] = {"steps": (8.0, 8.0)}
+AT_ONCE = (20, 0, 0, 0, 0, 0, 0, 0)
 CASES: list[tuple[Callable[..., Verdict], dict[str, Runs]]] = [
     (
         criteria.original_knows_when_it_is_right,
@@ -60,8 +62,9 @@ CASES: list[tuple[Callable[..., Verdict], dict[str, Runs]]] = [
         criteria.original_steps_not_stuck,
         {
             "supported": seeds("O1", [0.9, 0.9]),
-            "refuted": seeds("O1", [0.9, 0.9], **FLAT),
-            "inconclusive": [*seeds("O1", [0.9]), run("O1", 1, **FLAT)],
+            # In training exploration holds it back; by itself it halts at once.
+            "refuted": seeds("O1", [0.9, 0.9], histogram=AT_ONCE, steps=(1.8, 1.8)),
+            "inconclusive": [*seeds("O1", [0.9]), run("O1", 1, histogram=AT_ONCE)],
         },
     ),
     (
@@ -69,7 +72,8 @@ CASES: list[tuple[Callable[..., Verdict], dict[str, Runs]]] = [
         {
             "supported": seeds("O1", [0.9, 0.92]) + seeds("L1", [0.9, 0.93]),
             "refuted": seeds("O1", [0.5, 0.52]) + seeds("L1", [0.9, 0.93]),
-            "inconclusive": seeds("O1", [0.9]) + seeds("L1", [0.9, 0.93]),
+            # The spread of seeds hides the gap, which makes nothing comparable.
+            "inconclusive": seeds("O1", [0.2, 0.9]) + seeds("L1", [0.9, 0.9]),
         },
     ),
     (
@@ -142,9 +146,9 @@ CASES: list[tuple[Callable[..., Verdict], dict[str, Runs]]] = [
         {
             "supported": seeds("O1", [0.9, 0.92]) + seeds("L1", [0.9, 0.92], half_at=20.0),
             "refuted": seeds("O1", [0.9, 0.92]) + seeds("L1", [0.9, 0.92], half_at=2000.0),
-            # Fewer updates, but each of them takes longer.
+            # Fewer updates, but each of them multiplies more.
             "inconclusive": seeds("O1", [0.9, 0.92])
-            + seeds("L1", [0.9, 0.92], half_at=20.0, seconds=10.0),
+            + seeds("L1", [0.9, 0.92], half_at=20.0, work=Work(1e9, 1e12)),
         },
     ),
     (
@@ -190,9 +194,9 @@ CASES: list[tuple[Callable[..., Verdict], dict[str, Runs]]] = [
     (
         hypotheses.e3_lpn_works,
         {
-            "supported": seeds("L3", [0.9, 0.92]) + seeds("E3", [0.9, 0.92], like="L"),
-            "refuted": seeds("L3", [0.9, 0.92]) + seeds("E3", [0.5, 0.52], like="L"),
-            "inconclusive": seeds("L3", [0.9, 0.92]),
+            "supported": seeds("O3", [0.9, 0.92]) + seeds("E3", [0.9, 0.92]),
+            "refuted": seeds("O3", [0.9, 0.92]) + seeds("E3", [0.5, 0.52]),
+            "inconclusive": seeds("L3", [0.9, 0.92]) + seeds("E3", [0.9, 0.92], like="L"),
         },
     ),
 ]
@@ -220,12 +224,69 @@ def test_encoders_are_judged_in_their_own_mode_steps_and_exploration() -> None:
     alone = seeds("E1", [0.9, 0.92], like="L", config={"num_act_steps": 16})
     assert reference_of(by_experiment(others + alone), "E1") is None
     verdict = hypotheses.e1_deeper_is_better(by_experiment(others + alone))
-    assert verdict.figure == "no finished run with the shallow encoder has E1's mode"
+    assert verdict.figure.startswith("no finished run with the shallow encoder has E1's mode")
 
 
 def test_e2_is_not_judged_by_an_e1_of_another_mode() -> None:
     runs = with_auroc("E1", [0.7, 0.72], like="L") + with_auroc("E2", [0.9, 0.91])
     assert hypotheses.e2_kl_helps_halting(by_experiment(runs)).ruling == "inconclusive"
+
+
+def test_claims_of_original_mode_are_not_decided_in_another() -> None:
+    runs = seeds("L1", [0.5, 0.52]) + with_auroc("E1", [0.7, 0.72], like="L")
+    runs += with_auroc("E2", [0.9, 0.91], like="L") + seeds("E3", [0.9, 0.92], like="L")
+    found = {verdict.key: verdict for verdict in verdicts(by_experiment(runs))}
+    for name in ("E1", "E2", "E3"):
+        assert found[name].ruling == "inconclusive"
+        assert found[name].claim.endswith("(tried in online mode).")
+    for name in ("E1", "E3"):
+        assert found[name].figure.endswith(
+            "(supported in online mode); original mode was not tried"
+        )
+    assert "E2 0.905 (0.900 to 0.910), E1 0.710" in found["E2"].figure
+    assert "where nothing halts in training" in found["E2"].figure
+
+
+def stuck(histogram: Sequence[int], **told: Any) -> Verdict:
+    arch = {"arch": {"halt_exploration_prob": 0.5}}
+    runs = seeds("O1", [0.9, 0.9], histogram=histogram, config=arch, **told)
+    return criteria.original_steps_not_stuck(by_experiment(runs))
+
+
+def test_steps_that_exploration_alone_makes_show_no_learning() -> None:
+    found = stuck(AT_ONCE, steps=(1.8, 1.8))
+    assert found.ruling == "refuted"
+    assert "policy's steps 1.00 (all 2 seeds) of at most 8" in found.figure
+    assert "in training 1.80 (all 2 seeds), by exploration alone 1.82" in found.figure
+    # A policy that halts every row at the same step knows nothing of them, whichever step it is.
+    assert stuck((0, 0, 20, 0, 0, 0, 0, 0)).ruling == "inconclusive"
+    assert stuck((0, 0, 0, 0, 0, 0, 0, 20)).ruling == "refuted"
+    assert stuck((19, 1, 0, 0, 0, 0, 0, 0)).ruling == "refuted"
+    assert stuck((10, 10, 0, 0, 0, 0, 0, 0)).ruling == "supported"
+
+
+def test_seconds_are_no_compute() -> None:
+    slow = seeds("L1", [0.9, 0.92], half_at=20.0, seconds=50.0)
+    runs = seeds("O1", [0.9, 0.92]) + slow
+    found = expected.online_converges_faster(by_experiment(runs))
+    assert found.ruling == "supported"
+    assert "10^12 multiply-adds to 75%" in found.figure
+    # Where the work is not known neither is the ruling.
+    unknown = seeds("O1", [0.9, 0.92]) + seeds("L1", [0.9, 0.92], half_at=20.0, work=None)
+    found = expected.online_converges_faster(by_experiment(unknown))
+    assert found.ruling == "inconclusive"
+    assert "10^12 multiply-adds of L1 are not known" in found.figure
+
+
+def test_too_few_difficulties_are_counted() -> None:
+    claim = expected.fewer_steps_on_easy_tasks
+    flat = {"train": evaluation(steps_by_task=[1.0] * 10, first_right=[1.0] * 7 + [2.0, 3.0, 4.0])}
+    runs = [run("O1", 0, evaluations=flat), run("L1", 0, evaluations=flat)]
+    told = claim(by_experiment(runs)).figure
+    assert told == "4 different difficulties among 10 tasks, and 8 are needed"
+    alone = claim(by_experiment(runs[:1])).figure
+    assert alone == "no record by task of other experiments"
+    assert claim(by_experiment(seeds("O1", [0.9]))).figure == "no record by task of O1"
 
 
 def test_what_holds_by_construction_says_so() -> None:
@@ -275,6 +336,24 @@ def test_equal_values_differ_by_no_rounding() -> None:
     assert higher(a, b)[0] == "inconclusive"
     assert higher(b, a)[0] == "inconclusive"
     assert no_worse(a, b)[0] == "supported"
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "ruling"),
+    [
+        ((0.90, 0.92), (0.89, 0.90), "supported"),
+        ((0.90, 0.92), (0.93, 0.95), "supported"),
+        # A gap within the margin, but seeds that vary more.
+        ((0.86, 0.94), (0.93, 0.95), "inconclusive"),
+        ((0.2, 0.9), (0.9, 0.9), "inconclusive"),
+        ((0.80, 0.82), (0.90, 0.92), "refuted"),
+        ((0.90,), (0.5, 0.6), "inconclusive"),
+    ],
+)
+def test_comparable_is_more_than_not_refuted(
+    a: tuple[float, ...], b: tuple[float, ...], ruling: str
+) -> None:
+    assert no_worse(Values("a", a), Values("b", b))[0] == ruling
 
 
 def test_a_gap_within_the_spread_decides_nothing() -> None:
