@@ -67,7 +67,7 @@ def measure(run: Path, split: PuzzleSplit, repeats: int, size: int) -> dict[str,
         answers[str(n)], steps[str(n)] = loop(model, columns["inputs"], n, size), n
 
     works: dict[str, Callable[[], object]] = {"adaptive": adaptive}
-    works |= {str(n): partial(fixed, n) for n in (*range(last // 2, last - 2), last)}
+    works |= {str(n): partial(fixed, n) for n in range(last // 2, last + 1)}
     in_turns(works, 1, CPU)
     times = in_turns(works, repeats, CPU)
     ways = {
