@@ -10,8 +10,10 @@ import pytest
 
 import hrm.commands.compare as command
 import hrm.compare.report as report
+from hrm.compare.folder import read_run
 from hrm.compare.runs import Runner
 from hrm.config import ExperimentConfig, compose
+from hrm.errors import UserError
 from hrm.training.checkpoint import read_json
 from tests.compare.fake_hrm import __file__ as fake
 from tests.conftest import Run
@@ -174,6 +176,25 @@ def test_seeds_must_have_the_same_settings(hrm: Run, tmp_path: Path) -> None:
     status, _, err = hrm("compare", tmp_path / "a", "--out", tmp_path / "b")
     assert status == 2
     assert "O1_seed1: is O1 as O1_seed0 is, but differs in global_batch_size" in err
+
+
+@pytest.mark.parametrize(("value", "alike"), [(0.0, True), (0.5, False)])
+def test_a_run_older_than_a_setting_had_its_default(
+    tmp_path: Path, value: float, alike: bool
+) -> None:
+    runs = []
+    for seed, more in ((0, {}), (1, {"easy_first": value})):
+        run = tmp_path / f"O1_seed{seed}"
+        (run / "checkpoints").mkdir(parents=True)
+        data = {"path": "data/a", **more}
+        settings = {"experiment_name": "O1", "seed": seed, "data": data}
+        (run / "config.yaml").write_text(json.dumps(settings))
+        runs.append(read_run(run))
+    if alike:
+        command.refuse_mixed(runs)
+    else:
+        with pytest.raises(UserError, match="differs in data"):
+            command.refuse_mixed(runs)
 
 
 @pytest.mark.parametrize("key", ["max_steps", "load_pretrained_decoder", "data"])

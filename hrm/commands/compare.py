@@ -39,7 +39,7 @@ from hrm.compare.report import summary, write_report
 from hrm.compare.runs import Job, Runner
 from hrm.compare.series import keep_series, read_series
 from hrm.compare.tables import cell
-from hrm.config import ExperimentConfig, compose
+from hrm.config import DataConfig, ExperimentConfig, compose
 from hrm.errors import UserError
 from hrm.files import write_text
 from hrm.models.pretrained import find
@@ -239,8 +239,13 @@ def refuse_mixed(runs: Sequence[RunFigures]) -> None:
 
 
 def _data_of(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run's data are, wherever they lie: how they were made, or else their folder."""
-    data = {k: v for k, v in (settings.get("data") or {}).items() if k != "prepare"}
+    """What a run's data are, wherever they lie: how they were made, or else their folder.
+
+    A run may be older than a setting, and then it has had the default.
+    """
+    fields = DataConfig.model_fields.items()
+    known = {name: field.default for name, field in fields if not field.is_required()}
+    data = {k: v for k, v in (known | (settings.get("data") or {})).items() if k != "prepare"}
     root = Path(data.get("path") or "")
     return data | {"path": prepared(root).get("tasks") or _place(data.get("path"))}
 
