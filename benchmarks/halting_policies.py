@@ -50,7 +50,7 @@ LEARNED: dict[str, tuple[str, str]] = {
     },
     **{
         f"{PONDERNET}, prior {x}": (PONDERNET, f"arch.halting=pondernet arch.prior={x}")
-        for x in (0.15, 0.3, 0.5, 0.7)
+        for x in (0.15, 0.3, 0.5, 0.7, 0.8, 0.9)
     },
     CHANCE: (CHANCE, "arch.halting=halt_only"),
     "literal target": (ABLATION, "arch.threshold_target=literal"),
