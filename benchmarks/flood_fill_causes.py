@@ -25,7 +25,7 @@ from hrm.data.base import PuzzleSplit, load_split, spread
 from hrm.evaluation.policy import agreement, agreement_within_1, gap_closed, spearman
 from hrm.halting import costs, optimal_step
 from hrm.inference.image_steps import difficulty_of, record
-from hrm.models.unet.heads import HaltHead
+from hrm.models.unet.heads import LogitHead
 from hrm.training.checkpoint import load_run
 
 RESULTS = Path(__file__).parent.parent / "results"
@@ -63,7 +63,7 @@ def classify(train: tuple[Tensor, Tensor], test: Tensor) -> np.ndarray:
     torch.manual_seed(0)
     seen, best = train
     steps = len(seen) - 1
-    head = HaltHead(seen.shape[-1], 0.0)
+    head = LogitHead(seen.shape[-1], 0.0)
     learner = torch.optim.AdamW(head.parameters(), 4e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(learner, 6e-3, total_steps=UPDATES)
     numbers = torch.arange(1, steps + 1)[:, None]
@@ -83,7 +83,7 @@ def classify(train: tuple[Tensor, Tensor], test: Tensor) -> np.ndarray:
     return (wants.to(torch.int8).argmax(0) + 1).numpy()
 
 
-def _logits(head: HaltHead, seen: Tensor) -> Tensor:
+def _logits(head: LogitHead, seen: Tensor) -> Tensor:
     """`(steps, rows)`."""
     state, before = (x.flatten(0, 1) for x in (seen[1:], seen[:-1]))
     return head(state, before).view(len(seen) - 1, -1)

@@ -34,7 +34,7 @@ from hrm.models.unet.config import ACTUNetConfig
 from hrm.models.unet.core import Core, State
 from hrm.models.unet.decoder import Decoder, FullDecoder, TokenDecoder
 from hrm.models.unet.encoder import Encoder
-from hrm.models.unet.heads import ContributionHead, HaltHead, ThresholdHead
+from hrm.models.unet.heads import ContributionHead, LogitHead, ThresholdHead
 
 X0, FEATURES, CONTRIBUTED = "x0", "features", "contributed"
 """In `extra`: the embedded input, what the decoder reads of the encoder's features, and S, the sum
@@ -80,14 +80,14 @@ class ACTUNet(ACTModel):
         width = config.hidden_size
         self.contribution: ContributionHead | None = None
         self.threshold: ThresholdHead | None = None
-        self.halt: HaltHead | None = None
+        self.halt: LogitHead | None = None
         if config.halting == "dual_value":
             self.contribution = ContributionHead(width)
             self.threshold = ThresholdHead(width, config.halt_max_steps)
         elif config.halting in ("graves", "pondernet"):
-            self.halt = HaltHead(width, GRAVES_BIAS)
+            self.halt = LogitHead(width, GRAVES_BIAS)
         elif config.halting == "halt_only":
-            self.halt = HaltHead(width, Q_HALT_BIAS)
+            self.halt = LogitHead(width, Q_HALT_BIAS)
 
     def empty_latents(self, slots: int, device: torch.device) -> State:
         rows, columns = self.config.grid

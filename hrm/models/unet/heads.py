@@ -29,47 +29,45 @@ def _before_softplus(value: float) -> float:
     return float(value + math.log(-math.expm1(-value)))
 
 
-class Summary(nn.Module):
-    """An MLP of every position's state and change, the mean and the largest over positions, an MLP:
-    what a contribution and a single logit are read from, so that policies differ in how they learn
-    and not in what they see."""
+class LogitHead(nn.Module):
+    """One logit of a state, near `bias` at first: an MLP of every position's state and change, the
+    mean and the largest over positions, an MLP. A contribution is read in the same way, so that
+    policies differ in how they learn and not in what they see."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, bias: float) -> None:
         super().__init__()
         self.each = CastedLinear(2 * width, width, bias=True)
         self.pooled = CastedLinear(2 * width, width, bias=True)
-
-    def forward(
-        self,
-        state: Float[Tensor, "slots positions hidden"],
-        before: Float[Tensor, "slots positions hidden"],
-    ) -> Float[Tensor, "slots hidden"]:
-        x = torch.cat((state, state - before), dim=-1).to(torch.float32)
-        x = F.silu(self.each(x))
-        return F.silu(self.pooled(torch.cat((x.mean(1), x.amax(1)), dim=-1)))
-
-    def operations(self, positions: int) -> int:
-        """Multiply-adds of a step of a slot."""
-        return positions * self.each.weight.numel() + self.pooled.weight.numel()
-
-
-class ContributionHead(Summary):
-    """`tau = g(x^n, x^n - x^{n-1}) > 0`, near 1 at first."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__(width)
-        self.last = _last(width, _before_softplus(1.0))
+        self.last = _last(width, bias)
 
     def forward(
         self,
         state: Float[Tensor, "slots positions hidden"],
         before: Float[Tensor, "slots positions hidden"],
     ) -> Float[Tensor, " slots"]:
-        return F.softplus(self.last(super().forward(state, before)).squeeze(-1)) + LEAST
+        x = torch.cat((state, state - before), dim=-1).to(torch.float32)
+        x = F.silu(self.each(x))
+        x = F.silu(self.pooled(torch.cat((x.mean(1), x.amax(1)), dim=-1)))
+        return self.last(x).squeeze(-1)
 
     def operations(self, positions: int) -> int:
         """Multiply-adds of a step of a slot."""
-        return super().operations(positions) + self.last.weight.numel()
+        rest = self.pooled.weight.numel() + self.last.weight.numel()
+        return positions * self.each.weight.numel() + rest
+
+
+class ContributionHead(LogitHead):
+    """`tau = g(x^n, x^n - x^{n-1}) > 0`, near 1 at first."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, _before_softplus(1.0))
+
+    def forward(
+        self,
+        state: Float[Tensor, "slots positions hidden"],
+        before: Float[Tensor, "slots positions hidden"],
+    ) -> Float[Tensor, " slots"]:
+        return F.softplus(super().forward(state, before)) + LEAST
 
 
 class ThresholdHead(nn.Module):
@@ -88,22 +86,3 @@ class ThresholdHead(nn.Module):
     def operations(self) -> int:
         """Multiply-adds of a step of a slot."""
         return self.first.weight.numel() + self.last.weight.numel()
-
-
-class HaltHead(Summary):
-    """One logit, near `bias` at first."""
-
-    def __init__(self, width: int, bias: float) -> None:
-        super().__init__(width)
-        self.last = _last(width, bias)
-
-    def forward(
-        self,
-        state: Float[Tensor, "slots positions hidden"],
-        before: Float[Tensor, "slots positions hidden"],
-    ) -> Float[Tensor, " slots"]:
-        return self.last(super().forward(state, before)).squeeze(-1)
-
-    def operations(self, positions: int) -> int:
-        """Multiply-adds of a step of a slot."""
-        return super().operations(positions) + self.last.weight.numel()
