@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from hrm.commands.picture import read_picture
 from hrm.data.scenes import prepare_scenes, scenes_request
@@ -136,6 +136,20 @@ def test_brightness_in_any_form_of_png(tmp_path: Path, mode: str) -> None:
     assert gray.counted.all()
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
+def test_a_photograph_is_turned_as_it_is_seen(tmp_path: Path, suffix: str) -> None:
+    """As the data were that the model learned from; a camera held upright notes orientation 6."""
+    seen = np.full((8, 16), 200, dtype=np.uint8)
+    seen[:, :8] = 20
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    image = tmp_path / f"a{suffix}"
+    Image.fromarray(seen).transpose(Image.Transpose.ROTATE_90).save(image, exif=exif)
+    picture = read_picture(image, unet(values="intensity", vocab_size=256).config)
+    assert picture.counted.shape == seen.shape
+    np.testing.assert_allclose(picture.inputs, seen.ravel(), atol=3)
+
+
 @pytest.mark.parametrize("name", ["gray", "rgb"])
 def test_a_model_of_brightness(hrm: Run, folder: Path, tmp_path: Path, name: str) -> None:
     image = maze(tmp_path / "maze.png", 13, 17)
@@ -238,8 +252,13 @@ def cut_short(path: Path) -> Path:
     return path
 
 
-def a_jpeg(path: Path) -> Path:
-    Image.new("L", (8, 8)).save(path, format="JPEG")
+def a_gif(path: Path) -> Path:
+    Image.new("L", (8, 8)).save(path, format="GIF")
+    return path
+
+
+def a_float(path: Path) -> Path:
+    Image.new("F", (8, 8)).save(path, format="TIFF")
     return path
 
 
@@ -247,9 +266,10 @@ BAD: dict[str, tuple[Any, str, str]] = {
     "odd colour": (odd_colour, "maze", "#0000ff at row 3, column 6 means nothing; white is free"),
     "no seed": (no_seed, "maze", "has 0 seeds instead of one"),
     "not there": (lambda path: path, "maze", "there is no such file"),
-    "no image": (text_file, "maze", "is no PNG"),
-    "cut short": (cut_short, "maze", "cannot be read"),
-    "another format": (a_jpeg, "gray", "is no PNG"),
+    "no image": (text_file, "maze", "is no image that can be read: it may be PNG"),
+    "cut short": (cut_short, "maze", "is damaged"),
+    "another format": (a_gif, "gray", "is no image that can be read: it may be PNG, JPEG or TIFF"),
+    "32 bits": (a_float, "gray", "has mode F: an image has 8 or 16 bits a channel"),
 }
 
 
@@ -270,7 +290,7 @@ def test_a_model_of_images_and_one_of_puzzles_are_not_confused(
 ) -> None:
     status, _, err = hrm("solve", folder / "maze", "1.....2..3.....4")
     assert status == 2
-    assert "reads images; give a PNG" in err
+    assert "reads images; give one" in err
     status, _, err = hrm("solve", folder / "maze", "1.....2..3.....4", "--out", tmp_path)
     assert status == 2
     assert "--out: is for an image" in err

@@ -1,4 +1,4 @@
-"""A PNG as what an image model reads, and a mask of classes as a PNG.
+"""A file of an image as what a model reads, and a mask of classes as a PNG.
 
 A model of brightness reads gray or colours as they are. One of symbols reads a maze of flood fill,
 whose colours are: white free, black wall, red or middle gray the seed.
@@ -12,14 +12,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Integer, UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from hrm.data.scenes.flood_fill import FREE, SEED, WALL
+from hrm.data.scenes.pictures import SUFFIXES, eight_bits, open_image
 from hrm.errors import UserError
 
 COLORS = "white is free, black is a wall, red or middle gray is the seed"
-_SIGNATURE = b"\x89PNG"
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp")
+_SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff")
+_OTHERS = (".gif", ".bmp", ".webp")  # images too, though none that can be read
 
 
 class Picture(NamedTuple):
@@ -34,34 +35,34 @@ class Picture(NamedTuple):
 
 
 def is_picture(name: str) -> bool:
-    """Whether an argument names an image: by its ending, or because the file is a PNG."""
+    """Whether an argument names an image: by its ending, or because the file is a PNG or a JPEG."""
     path = Path(name)
-    if path.suffix.lower() in _SUFFIXES:
+    if path.suffix.lower() in (*SUFFIXES, *_OTHERS):
         return True
     try:
         with path.open("rb") as file:
-            return file.read(len(_SIGNATURE)) == _SIGNATURE
+            return file.read(4).startswith(_SIGNATURES)
     except (OSError, ValueError):  # A long puzzle is no file name.
         return False
 
 
 def read_picture(path: Path, config: Any) -> Picture:
-    """The PNG `path` for a model with these settings (`values`, `channels`, `vocab_size`).
+    """The image in `path` for a model with these settings (`values`, `channels`, `vocab_size`).
 
     Raises:
-        UserError: it is no PNG that can be read, or has colours that mean nothing.
+        UserError: it cannot be read, or has colours that mean nothing.
     """
-    image = _read(path)
+    image = open_image(path)
     if config.values == "categorical":
         if config.vocab_size != SEED + 1:
             raise UserError(
-                f"{path}: the model reads {config.vocab_size} symbols, and a PNG has colours for "
-                f"those of flood_fill alone ({SEED + 1})"
+                f"{path}: the model reads {config.vocab_size} symbols, and an image has colours "
+                f"for those of flood_fill alone ({SEED + 1})"
             )
-        return _maze(np.asarray(image.convert("RGB")), path)
+        return _maze(np.asarray(eight_bits(image, path, gray=False)), path)
     if config.channels not in (1, 3):
-        raise UserError(f"{path}: the model reads {config.channels} channels; a PNG has 1 or 3")
-    pixels = np.asarray(image.convert("L" if config.channels == 1 else "RGB"))
+        raise UserError(f"{path}: the model reads {config.channels} channels; an image has 1 or 3")
+    pixels = np.asarray(eight_bits(image, path, gray=config.channels == 1))
     planes = pixels.reshape(*pixels.shape[:2], config.channels)
     return Picture(
         inputs=planes.transpose(2, 0, 1).ravel().astype(np.int32),
@@ -88,22 +89,6 @@ def write_mask(mask: Integer[np.ndarray, "height width"], classes: int, path: Pa
             beside.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
-
-
-def _read(path: Path) -> Image.Image:
-    """The image with 8 bits a channel."""
-    try:
-        with Image.open(path, formats=("PNG",)) as image:
-            image.load()
-    except UnidentifiedImageError:
-        raise UserError(f"{path}: is no PNG that can be read") from None
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
-    if image.mode.startswith("I"):  # 16 bits
-        return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).astype(np.uint8))
-    return image
 
 
 def _maze(pixels: UInt8[np.ndarray, "height width rgb"], path: Path) -> Picture:

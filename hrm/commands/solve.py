@@ -33,9 +33,9 @@ def run(arguments: list[str]) -> int:
         "hrm solve",
         "Solve Sudoku with a trained model and show the board after every step.\n"
         "Blanks are '.', '0' or '_'. A file has a puzzle a line.\n"
-        "A PNG goes to a model of images; of a maze white is free, black is a wall, red or middle\n"
-        "gray is the seed. --out writes DIR/mask.png (class 0 black, the last class white) and\n"
-        "DIR/steps.png (every step, and where the policy halts).\n"
+        "A PNG, JPEG or TIFF goes to a model of images; of a maze white is free, black is a wall,\n"
+        "red or middle gray is the seed. --out writes DIR/mask.png (class 0 black, the last class\n"
+        "white) and DIR/steps.png (every step, and where the policy halts).\n"
         "A model of ARC takes a task: a JSON file in the official form, or the name of one in its\n"
         "data set. --out draws each test input into DIR.",
         "hrm solve runs/four 1...  ..2. .3.. ...4",
@@ -43,7 +43,10 @@ def run(arguments: list[str]) -> int:
     add = parser.add_argument
     add("run", metavar="RUN", help="a run, a checkpoint, an exported or shipped model, a file")
     add(
-        "puzzle", metavar="PUZZLE", nargs="+", help="as text, or a file of them; a PNG; an ARC task"
+        "puzzle",
+        metavar="PUZZLE",
+        nargs="+",
+        help="as text, or a file of them; an image; an ARC task",
     )
     add(
         "--halting",
@@ -83,7 +86,7 @@ def run(arguments: list[str]) -> int:
     cells = puzzles.shape[1]
     loaded = load_run(options.run, pick_device(options.device), seq_len=cells)
     if reads_images(loaded.model):
-        raise UserError(f"{options.run}: this model reads images; give a PNG in place of a puzzle")
+        raise UserError(f"{options.run}: this model reads images; give one in place of a puzzle")
     shape = model_shape(loaded)
     if cells != shape.cells:
         where = options.puzzle[0] if from_file else "PUZZLE"

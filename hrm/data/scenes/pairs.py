@@ -3,26 +3,26 @@
     FOLDER/images/NAME.png      gray or colour; also .jpg, .jpeg, .tif, .tiff
     FOLDER/masks/NAME.png       one channel, as large as its image; values are classes
 
-Each is turned as its EXIF orientation says, which is how a photograph is seen when its mask is
-drawn. The values of all masks in ascending order become classes 0 .. n - 1, except `ignore`, which
-counts in no loss or metric. Images are resized with smoothing, masks by their nearest pixel. Which
-image goes to which split depends on the names and the seed alone.
+Each is turned as its EXIF orientation says (`pictures`), which is how a photograph is seen when its
+mask is drawn. The values of all masks in ascending order become classes 0 .. n - 1, except
+`ignore`, which counts in no loss or metric. Images are resized with smoothing, masks by their
+nearest pixel. Which image goes to which split depends on the names and the seed alone.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from hrm.data.base import ImageMetadata, SplitName
 from hrm.data.keys import keys_of
 from hrm.data.request import Report
+from hrm.data.scenes.pictures import SUFFIXES, eight_bits, open_image
 from hrm.data.scenes.scenes import IGNORED, Pixels, Scenes, Task
 from hrm.errors import UserError
 
@@ -30,9 +30,6 @@ Colour = Literal["gray", "rgb"]
 Fit = Literal["crop", "resize"]
 
 _USE = 204  # what this task adds to the seed's keys
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
-# The last, for far more pixels than a photograph has, is none of the others.
-_UNREADABLE = (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError)
 _SHARE = 0.1  # of the images, for each of val and test, if no count is given
 
 
@@ -61,7 +58,7 @@ def make_pairs(
     rows = _split(folder, len(pairs), counts, seed)
     images, masks, values = [], [], np.empty(0, dtype=np.int64)
     for done, (image_path, mask_path) in enumerate(pairs):
-        image, mask = _read(image_path), _read(mask_path)
+        image, mask = open_image(image_path), open_image(mask_path)
         if image.size != mask.size:
             raise UserError(
                 f"{mask_path} is {mask.width}x{mask.height} pixels, but {image_path} is "
@@ -70,7 +67,9 @@ def make_pairs(
         raw = _mask_values(mask, mask_path)
         values = np.union1d(values, raw)
         masks.append(_fitted(Image.fromarray(raw.astype(np.int32)), size, fit, smooth=False))
-        pixels = _fitted(_brightness(image, image_path, colour), size, fit, smooth=True)
+        pixels = _fitted(
+            eight_bits(image, image_path, gray=colour == "gray"), size, fit, smooth=True
+        )
         images.append(pixels.reshape(size, size, -1).transpose(2, 0, 1))
         report("images", done + 1, len(pairs))
     classes = values[values != ignore]
@@ -96,10 +95,10 @@ def make_pairs(
 
 def find_pairs(folder: Path) -> list[tuple[Path, Path]]:
     """Each image of `folder` and the mask of the same name, in the order of their names."""
-    images = _by_name(folder / "images", _SUFFIXES)
+    images = _by_name(folder / "images", SUFFIXES)
     masks = _by_name(folder / "masks", (".png",))
     if not images:
-        raise UserError(f"{folder / 'images'} holds no images ({', '.join(_SUFFIXES)})")
+        raise UserError(f"{folder / 'images'} holds no images ({', '.join(SUFFIXES)})")
     for name, path in images.items():
         if name not in masks:
             raise UserError(f"{path} has no mask: {folder / 'masks' / name}.png is missing")
@@ -107,7 +106,7 @@ def find_pairs(folder: Path) -> list[tuple[Path, Path]]:
         if name not in images:
             raise UserError(
                 f"{path} has no image: there is no {folder / 'images' / name} with one of "
-                f"{', '.join(_SUFFIXES)}"
+                f"{', '.join(SUFFIXES)}"
             )
     return [(images[name], masks[name]) for name in sorted(images)]
 
@@ -145,37 +144,12 @@ def _split(
     return {"train": rest[:train], "val": order[test : test + val], "test": order[:test]}
 
 
-def _read(path: Path) -> Image.Image:
-    try:
-        # Of a path, Pillow maps a plain TIFF into memory, and spoils one that is to be turned.
-        with path.open("rb") as file, Image.open(file) as image:
-            image.load()
-    except _UNREADABLE as error:
-        reason = "no image that can be read" if isinstance(error, UnidentifiedImageError) else error
-        raise UserError(f"{path} is damaged or no image: {reason}") from error
-    try:
-        return ImageOps.exif_transpose(image)
-    except (SyntaxError, ValueError, struct.error) as error:
-        raise UserError(
-            f"{path} has damaged EXIF data, which may tell how it is turned: save it without them"
-        ) from error
-
-
 def _mask_values(mask: Image.Image, path: Path) -> NDArray[np.int64]:
     """The values of a mask, [height, width]; of a palette, its indices."""
     values: NDArray[Any] = np.asarray(mask)
     if values.ndim != 2 or values.dtype.kind not in "bui":
-        raise UserError(f"{path} has mode {mask.mode}: a mask has one channel of integers")
+        raise UserError(f"{path}: has mode {mask.mode}: a mask has one channel of integers")
     return values.astype(np.int64)
-
-
-def _brightness(image: Image.Image, path: Path, colour: Colour) -> Image.Image:
-    """The image with 8 bits a channel."""
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    elif image.mode in ("I", "F"):
-        raise UserError(f"{path} has mode {image.mode}: an image has 8 or 16 bits a channel")
-    return image.convert("L" if colour == "gray" else "RGB")
 
 
 def _fitted(image: Image.Image, size: int, fit: Fit, *, smooth: bool) -> Pixels:

@@ -131,7 +131,7 @@ def test_far_too_many_pixels_are_refused(folder: Path, monkeypatch: pytest.Monke
     save(folder / "images" / "05.png", np.zeros((80, 120), dtype=np.uint8))
     # Pillow warns above this and refuses above twice that.
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)
-    with pytest.raises(UserError, match=r"images/05\.png is damaged or no image: .*9600 pixels"):
+    with pytest.raises(UserError, match=r"images/05\.png: is damaged or no image: .*9600 pixels"):
         prepare(folder)
     assert not (folder.parent / "set").exists()
 
@@ -174,17 +174,21 @@ GRAY = np.zeros((8, 12), dtype=np.uint8)
     [
         (drop("masks/03.png"), {}, "03.png has no mask: .*masks/03.png is missing"),
         (write("masks/03.png", GRAY[:4]), {}, "03.png is 12x4 pixels, but .*03.png is 12x8"),
-        (write("masks/03.png", np.stack([GRAY] * 3, 2)), {}, "03.png has mode RGB"),
+        (write("masks/03.png", np.stack([GRAY] * 3, 2)), {}, "03.png: has mode RGB"),
         (write("images/03.tif", GRAY.astype(np.float32)), {}, "share one name"),
         (write("images/99.tif", GRAY.astype(np.float32)), {}, "99.tif has no mask"),
         (drop("images/03.png"), {}, "masks/03.png has no image: there is no .*images/03 with one"),
         (write("masks/3.png", GRAY), {}, "masks/3.png has no image"),
-        (lambda f: (f / "images/03.png").write_text("x"), {}, "03.png is damaged or no image"),
-        (bad_exif, {}, "images/03.png has damaged EXIF data"),
+        (
+            lambda f: (f / "images/03.png").write_text("x"),
+            {},
+            "03.png: is no image that can be read: it may be PNG, JPEG or TIFF",
+        ),
+        (bad_exif, {}, "images/03.png: has damaged EXIF data"),
         (
             lambda f: (f / "masks/03.png").write_bytes((f / "masks/03.png").read_bytes()[:50]),
             {},
-            "masks/03.png is damaged",
+            "masks/03.png: is damaged",
         ),
         (empty, {}, "holds no images"),
         (flat, {}, "masks has 1 values that count: it may have 2 to 255"),
