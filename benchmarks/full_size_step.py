@@ -17,6 +17,7 @@ import json
 import statistics
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from machine import stamp
@@ -105,7 +106,7 @@ def main() -> None:
     times = in_turns(works, options.repeats, torch.device("cpu"))
     rates = [product.operations / t for name in updates for t in times[f"product before {name}"]]
     rate = statistics.median(rates)
-    runs = []
+    runs: list[dict[str, Any]] = []
     for name in updates:
         taken, flops = times[name], counted[name].operations
         middle = statistics.median(taken)

@@ -77,8 +77,8 @@ def stub(name: str, **contents: Any) -> None:
 
 def attention(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
     """`flash_attn_func`: heads are the third axis."""
-    heads_first = (t.transpose(1, 2) for t in (q, k, v))
-    out = torch.nn.functional.scaled_dot_product_attention(*heads_first, is_causal=causal)
+    q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+    out = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
     return out.transpose(1, 2).contiguous()
 
 
@@ -108,7 +108,7 @@ def record_case(case: Case) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
         carry, loss, parts, outputs, _ = head(carry=carry, batch=batch, return_keys=OUTPUTS)
         return carry, outputs, loss, parts
 
-    found = {}
+    found: dict[str, Tensor] = {}
     for mode in ("train", "eval"):
         seen = trajectory(model, run, training=mode == "train")
         refuse_close_calls(seen, case.repository)
@@ -178,7 +178,8 @@ def main() -> None:
     torch.set_num_threads(1)
     stub("flash_attn_interface", flash_attn_func=attention)
 
-    found, shapes = {}, {}
+    found: dict[str, Tensor] = {}
+    shapes: dict[str, dict[str, list[int]]] = {}
     for repository in ("hrm", "trm"):
         with importing(getattr(options, repository)):
             for name, case in CASES.items():

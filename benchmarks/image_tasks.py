@@ -21,6 +21,7 @@ from machine import hrm, spread, stamp
 
 RESULTS = Path(__file__).parent.parent / "results"
 QUIET = ("plots=false", "progress=false")
+AS_NAME = str.maketrans(" ,:=()", "______")  # a folder's name
 
 
 class Run(NamedTuple):
@@ -116,7 +117,7 @@ def train(root: Path, name: str, seed: int) -> dict[str, Any]:
     with lock:
         if not data.is_dir():
             hrm("prepare", "scenes", *run.prepare.split(), "--out", str(data))
-    out = root / "tasks" / f"{seed} {name}".translate(str.maketrans(dict.fromkeys(" ,:=()", "_")))
+    out = root / "tasks" / f"{seed} {name}".translate(AS_NAME)
     settings = run.settings.format(keep=root, seed=seed).split()
     given = (f"experiment={run.experiment}", *settings, f"seed={seed}")
     if not (out / "done").is_file():

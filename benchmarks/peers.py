@@ -63,7 +63,7 @@ class Contender:
     it starts from if they are given and fit."""
 
     name: str
-    make: Callable[[ACTModel, Weights | None], Step]
+    make: Callable[..., Step]
     equal: bool
     """The same mathematics as `ours`."""
     note: str = ""
@@ -186,7 +186,7 @@ def tiny_recursive_model(ours: ACTModel, _: Weights | None) -> Step:
         network = package.MLPMixer1D(dim=width, depth=config.L_layers, seq_len=config.seq_len)
     else:
         transformers = importlib.import_module("x_transformers")
-        inner = ours.inner.L_level.layers[0].mlp.down_proj.weight.shape[1]
+        inner = ours.get_parameter("inner.L_level.layers.0.mlp.down_proj.weight").shape[1]
         network = transformers.Encoder(
             dim=width,
             depth=config.L_layers,
@@ -253,7 +253,10 @@ NEXT_STEP = Contender(
     note="continue_target=next_step: no second forward",
 )
 COMPILED = ", compiled"
-BY = {this_project: "layers compiled", published: "torch.compile as it does"}
+BY: dict[Callable[..., Step], str] = {
+    this_project: "layers compiled",
+    published: "torch.compile as it does",
+}
 
 
 def compiled(contender: Contender) -> Contender | None:
@@ -510,8 +513,8 @@ def main() -> None:
     if options.child:
         case = known[options.only[0]]
         with imported(case, options):
-            found = next(c for c in case.contenders if c.name == options.child)
-            print(json.dumps(memory_of(case, found)))
+            child = next(c for c in case.contenders if c.name == options.child)
+            print(json.dumps(memory_of(case, child)))
         return
     words = [f"--{n} CHECKOUT" for n in ("hrm", "trm") if getattr(options, n)]
     words += ["--only", *options.only] if options.only != list(known) else []
