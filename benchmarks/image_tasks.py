@@ -92,6 +92,7 @@ RUNS = {
         for n in (4, 8, 12)
     },
     "Graves, whole": Run("arch.halting=graves"),
+    "Graves, whole, ponder cost 0.001": Run("arch.halting=graves arch.ponder_cost=0.001"),
     "PonderNet, whole": Run("arch.halting=pondernet arch.prior=0.15"),
     "x = f(x): no gate, no injection": Run("arch.gate=false arch.inject=false"),
     "transformer core, full attention": Run("arch.core=transformer arch.expansion=1"),
