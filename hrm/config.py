@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from hrm.data.base import Metadata
-from hrm.errors import UserError, nearest
+from hrm.errors import UserError, nearest, sentence
 from hrm.models.act import ACTModel
 from hrm.models.registry import MODELS
 from hrm.token_loss import TokenLoss
@@ -418,25 +418,9 @@ def validate(values: dict[str, Any]) -> ExperimentConfig:
     try:
         config = ExperimentConfig.model_validate(values)
     except ValidationError as error:
-        raise UserError(sentence(error)) from None
+        raise UserError(sentence(error, hint=_hint)) from None
     config.check_together()
     return config
-
-
-def sentence(error: ValidationError, prefix: str = "") -> str:
-    """One sentence about a validation's first fault: key, what it got, what it may be."""
-    fault = error.errors()[0]
-    where = ".".join([*([prefix] if prefix else []), *map(str, fault["loc"])])
-    cause = fault.get("ctx", {}).get("error")
-    if fault["type"] == "extra_forbidden":
-        return f"{where}: unknown key{_hint(where)}"
-    if isinstance(cause, ValidationError):
-        return sentence(cause, where)
-    if isinstance(cause, ValueError):
-        # Our own validators already name the key within the model.
-        return f"{where}.{cause}" if where else str(cause)
-    message = fault["msg"][0].lower() + fault["msg"][1:]
-    return f"{where}: got {fault['input']!r}, but {message}"
 
 
 def sizes_of_data(arch: Mapping[str, Any], data: Metadata, batch_size: int) -> dict[str, Any]:
@@ -454,7 +438,7 @@ def build_model(arch: dict[str, Any], **from_data: Any) -> ACTModel:
     try:
         return MODELS[arch["name"]]({**settings, **from_data})
     except ValidationError as error:
-        raise UserError(sentence(error, "arch")) from None
+        raise UserError(sentence(error, "arch", hint=_hint)) from None
 
 
 def planned_updates(config: ExperimentConfig, rows: int | None) -> float:

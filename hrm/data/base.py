@@ -44,7 +44,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hrm.data.demonstrations import Demonstrations, blank, joined
-from hrm.errors import UserError
+from hrm.errors import UserError, sentence
 
 SplitName = Literal["train", "val", "test"]
 IntArray = NDArray[np.integer]
@@ -428,11 +428,7 @@ def _read_metadata(path: Path) -> Metadata:
     try:
         return Metadata.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
-        reason = str(error)
-        if isinstance(error, ValidationError):
-            first = error.errors()[0]
-            key = ".".join(str(part) for part in first["loc"]) or "the file"
-            reason = f"{key}: {first['msg'].removeprefix('Value error, ')}"
+        reason = sentence(error) if isinstance(error, ValidationError) else str(error)
         raise UserError(f"{path} is not a data set's description: {reason}") from error
 
 

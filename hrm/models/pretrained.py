@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from hrm.errors import UserError, nearest
+from hrm.errors import UserError, nearest, sentence
 from hrm.halting import CalibratedHalting
 from hrm.hub import download, is_hub_id
 from hrm.models.act import ACTModel
@@ -129,9 +129,7 @@ def read_calibration(folder: Path) -> dict[str, Any] | None:
     try:
         CalibratedHalting.model_validate(record)
     except ValidationError as error:
-        fault = error.errors()[0]
-        where = ".".join(map(str, fault["loc"])) or "the file"
-        raise UserError(f"{path}: is not a calibration: {where}: {fault['msg']}") from None
+        raise UserError(f"{path}: is not a calibration: {sentence(error)}") from None
     return dict(record)
 
 
@@ -227,9 +225,7 @@ def _build(arch: Any, sizes: Mapping[str, Any], source: Path) -> ACTModel:
     try:
         return MODELS[name]({**settings, **sizes})
     except ValidationError as error:
-        fault = error.errors()[0]
-        where = ".".join(["arch", *map(str, fault["loc"])])
-        raise UserError(f"{source}: {where}: {fault['msg']}") from None
+        raise UserError(f"{source}: {sentence(error, 'arch')}") from None
 
 
 def _short_card(model: ACTModel, folder: Path) -> str:

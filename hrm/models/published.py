@@ -16,7 +16,7 @@ import yaml
 from pydantic import ValidationError
 from torch import Tensor
 
-from hrm.errors import UserError
+from hrm.errors import UserError, sentence
 from hrm.models.act import ACTModel
 from hrm.models.hrm import HRMACTv1
 from hrm.models.trm import TRM
@@ -180,6 +180,4 @@ def _config(model_type: type[ACTModel], settings: dict[str, Any], source: str) -
     try:
         return model_type.config_type(**settings)
     except ValidationError as error:
-        fault = error.errors()[0]
-        where = ".".join(["arch", *map(str, fault["loc"])])
-        raise UserError(f"{source}: {where}: {fault['msg']}") from None
+        raise UserError(f"{source}: {sentence(error, 'arch')}") from None

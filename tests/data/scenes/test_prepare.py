@@ -77,7 +77,7 @@ def array(field: str, value: np.ndarray) -> Callable[[Path], None]:
         (array("difficulty", np.arange(3)), "difficulty.npy has 3 entries for 2 rows"),
         (array("difficulty", np.ones(2)), "holds float64"),
         (change("image", width=4), r"seq_len is 12, but an image has 2 \* 2 \* 4 values"),
-        (change("image", classes=3), "image: class_names has 2 of 3 names"),
+        (change("image", classes=3), "image.class_names has 2 of 3 names"),
         (change("image", values="categorical"), "channels is 2: categorical values have one"),
         (change("image", values="colour"), "image.values"),
         (change("", vocab_size=200), "vocab_size is 200: intensities have 256 values"),
