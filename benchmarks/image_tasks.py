@@ -22,6 +22,7 @@ from machine import hrm, spread, stamp
 RESULTS = Path(__file__).parent.parent / "results"
 QUIET = ("plots=false", "progress=false")
 AS_NAME = str.maketrans(" ,:=()", "______")  # a folder's name
+LAST = "all 16 steps, by the last answer alone"
 
 
 class Run(NamedTuple):
@@ -91,6 +92,12 @@ RUNS = {
         )
         for n in (4, 8, 12)
     },
+    LAST: Run("arch.halting=fixed arch.deep_supervision=false max_steps=2400"),
+    "its policy, learned afterwards": Run(
+        f"init_from={{keep}}/tasks/{{seed}}_{LAST.translate(AS_NAME)} learn=halting "
+        "arch.warmup_updates=0 step_curriculum=[] max_steps=1500 arch.anneal_updates=1000 "
+        "eval_every_steps=300"
+    ),
     "Graves, whole": Run("arch.halting=graves"),
     "Graves, whole, ponder cost 0.001": Run("arch.halting=graves arch.ponder_cost=0.001"),
     "PonderNet, whole": Run("arch.halting=pondernet arch.prior=0.15"),
@@ -118,7 +125,7 @@ def train(root: Path, name: str, seed: int) -> dict[str, Any]:
     with lock:
         if not data.is_dir():
             hrm("prepare", "scenes", *run.prepare.split(), "--out", str(data))
-    out = root / "tasks" / f"{seed} {name}".translate(AS_NAME)
+    out = root / "tasks" / f"{seed}_{name.translate(AS_NAME)}"
     settings = run.settings.format(keep=root, seed=seed).split()
     given = (f"experiment={run.experiment}", *settings, f"seed={seed}")
     if not (out / "done").is_file():
