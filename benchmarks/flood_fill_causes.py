@@ -3,10 +3,12 @@
     python benchmarks/flood_fill.py --keep DIR
     python benchmarks/flood_fill_causes.py --keep DIR
 
-For each network that the first command trained: what k* follows besides the seed's eccentricity,
-how much of the disagreement is near-ties of the cost, and what a supervised classifier of "n >= k*"
-that reads states as the value functions do would reach. It learns on 8,000 training mazes; figures
-are those of the test split. Writes results/flood_fill_causes.{json,md}.
+For each network that the first command trained, and each that image_tasks.py taught by its last
+answer alone and then gave a policy, if DIR has them: what k* follows besides the seed's
+eccentricity, how much of the disagreement is near-ties of the cost, and what a supervised
+classifier of "n >= k*" that reads states as the value functions do would reach. It learns on 8,000
+training mazes; figures are those of the test split. Writes results/flood_fill_causes.{json,md};
+what is recorded is not repeated.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from image_tasks import folder_of
 from machine import stamp
 from torch import Tensor, nn
 
@@ -140,6 +143,8 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
 def _judged(cost: np.ndarray, steps: np.ndarray, best: np.ndarray) -> dict[str, float | None]:
     return {
+        "too early": float((steps < best).mean()),
+        "too late": float((steps > best).mean()),
         "agreement": agreement(steps, best),
         "within 1": agreement_within_1(steps, best),
         "gap closed": gap_closed(cost, steps),
@@ -149,13 +154,14 @@ def _judged(cost: np.ndarray, steps: np.ndarray, best: np.ndarray) -> dict[str, 
 def report(found: dict[str, Any]) -> str:
     """The tables, a column a network."""
     runs = found["runs"]
+    commits = dict.fromkeys(run["commit"] for run in runs.values())
     lines = [
         "# Flood fill: what bounds agreement and correlation",
         "",
-        f"`{found['command']}` at commit {found['commit']}, {found['date']},",
+        f"`{found['command']}` at commit {', '.join(commits)}, {found['date']},",
         f"{found['machine']}. A column a network; 1,000 test mazes, lambda {PENALTY}.",
         "",
-        "| | " + " | ".join(f"seed {seed}" for seed in runs) + " |",
+        "| | " + " | ".join(f"seed {name}" for name in runs) + " |",
         "|---|" + "---|" * len(runs),
     ]
 
@@ -164,8 +170,8 @@ def report(found: dict[str, Any]) -> str:
         for run in runs.values():
             value = run
             for key in path:
-                value = value[key]
-            cells.append(f"{value:.2f}")
+                value = value.get(key, {})
+            cells.append(f"{value:.2f}" if isinstance(value, float) else "-")
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
 
     for name in ("k* with eccentricity", "policy with eccentricity", "policy with k*"):
@@ -178,7 +184,7 @@ def report(found: dict[str, Any]) -> str:
     for eps in ("0.001", "0.002", "0.004"):
         row(f"agreement of an oracle that forgives {eps}", "ties", eps)
     for who in ("policy", "classifier"):
-        for what in ("agreement", "within 1", "gap closed"):
+        for what in ("too early", "too late", "agreement", "within 1", "gap closed"):
             row(f"{who}: {what}", who, what)
     return "\n".join(lines) + "\n"
 
@@ -190,11 +196,22 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     root = options.keep
-    runs = {str(seed): look(root / f"run{seed}", root / "data") for seed in options.seeds}
+    path = RESULTS / "flood_fill_causes.json"
+    runs = json.loads(path.read_text())["runs"] if path.is_file() else {}
+    after = {
+        f"{seed}, last answer alone": folder_of(root, "its policy, learned afterwards", seed)
+        for seed in options.seeds
+    }
+    for name, run in {
+        **{str(seed): root / f"run{seed}" for seed in options.seeds},
+        **after,
+    }.items():
+        if name not in runs and run.is_dir():
+            runs[name] = {"commit": stamp()["commit"], **look(run, root / "data")}
     command = "python benchmarks/flood_fill_causes.py --keep DIR"
     found = {"command": command, **stamp(), "runs": runs}
-    (RESULTS / "flood_fill_causes.json").write_text(json.dumps(found, indent=1) + "\n")
-    (RESULTS / "flood_fill_causes.md").write_text(report(found))
+    path.write_text(json.dumps(found, indent=1) + "\n")
+    path.with_suffix(".md").write_text(report(found))
 
 
 if __name__ == "__main__":

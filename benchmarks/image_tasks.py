@@ -118,6 +118,11 @@ COLUMNS = (
 lock = threading.Lock()
 
 
+def folder_of(root: Path, name: str, seed: int) -> Path:
+    """Where a run lies."""
+    return root / "tasks" / f"{seed}_{name.translate(AS_NAME)}"
+
+
 def train(root: Path, name: str, seed: int) -> dict[str, Any]:
     """Train and evaluate; the evaluation's figures."""
     run = RUNS[name]
@@ -125,7 +130,7 @@ def train(root: Path, name: str, seed: int) -> dict[str, Any]:
     with lock:
         if not data.is_dir():
             hrm("prepare", "scenes", *run.prepare.split(), "--out", str(data))
-    out = root / "tasks" / f"{seed}_{name.translate(AS_NAME)}"
+    out = folder_of(root, name, seed)
     settings = run.settings.format(keep=root, seed=seed).split()
     given = (f"experiment={run.experiment}", *settings, f"seed={seed}")
     if not (out / "done").is_file():
