@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import ExifTags, Image
+from PIL import Image
 
 from hrm.commands.picture import read_picture
 from hrm.data.scenes import prepare_scenes, scenes_request
@@ -15,6 +15,7 @@ from hrm.inference.segmentation import record
 from hrm.models import ACTUNet
 from hrm.models.pretrained import save_pretrained
 from tests.conftest import Run
+from tests.data.scenes.test_pairs import save_sideways
 from tests.inference.test_segmentation import IMAGE, unet
 
 WHITE, BLACK, RED, GRAY = (255, 255, 255), (0, 0, 0), (220, 20, 20), (128, 128, 128)
@@ -138,13 +139,11 @@ def test_brightness_in_any_form_of_png(tmp_path: Path, mode: str) -> None:
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
 def test_a_photograph_is_turned_as_it_is_seen(tmp_path: Path, suffix: str) -> None:
-    """As the data were that the model learned from; a camera held upright notes orientation 6."""
+    """As the data were that the model learned from."""
     seen = np.full((8, 16), 200, dtype=np.uint8)
     seen[:, :8] = 20
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = 6
     image = tmp_path / f"a{suffix}"
-    Image.fromarray(seen).transpose(Image.Transpose.ROTATE_90).save(image, exif=exif)
+    save_sideways(seen, image)
     picture = read_picture(image, unet(values="intensity", vocab_size=256).config)
     assert picture.counted.shape == seen.shape
     np.testing.assert_allclose(picture.inputs, seen.ravel(), atol=3)

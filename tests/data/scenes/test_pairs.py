@@ -95,18 +95,22 @@ def test_jpeg_sixteen_bits_palettes_and_black_and_white_are_read(folder: Path) -
     assert {77, 88} <= uniform
 
 
-@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
-def test_a_photograph_is_turned_as_it_is_seen(folder: Path, suffix: str) -> None:
-    """A camera held upright stores rows as columns and notes orientation 6, clockwise."""
-    seen = np.full((8, 12), 200, dtype=np.uint8)
-    seen[:, :4] = 20
+def save_sideways(seen: np.ndarray, path: Path) -> None:
+    """As a camera held upright stores what is `seen`: rows as columns, and orientation 6."""
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
+    stored = Image.fromarray(seen).transpose(Image.Transpose.ROTATE_90)
+    assert stored.size == seen.shape
+    stored.save(path, exif=exif)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
+def test_a_photograph_is_turned_as_it_is_seen(folder: Path, suffix: str) -> None:
+    seen = np.full((8, 12), 200, dtype=np.uint8)
+    seen[:, :4] = 20
     for path in (folder / "images").iterdir():
         path.unlink()
-        stored = Image.fromarray(seen).transpose(Image.Transpose.ROTATE_90)
-        assert stored.size == (8, 12)
-        stored.save(path.with_suffix(suffix), exif=exif)
+        save_sideways(seen, path.with_suffix(suffix))
     prepare(folder, fit="resize", ignore=255)
     split = load_split(folder.parent / "set", "train")
     images, labels = (part.reshape(-1, 6, 6) for part in (split.inputs, split.labels))
