@@ -198,14 +198,11 @@ def main() -> None:
     root = options.keep
     path = RESULTS / "flood_fill_causes.json"
     runs = json.loads(path.read_text())["runs"] if path.is_file() else {}
-    after = {
+    networks = {str(seed): root / f"run{seed}" for seed in options.seeds} | {
         f"{seed}, last answer alone": folder_of(root, "its policy, learned afterwards", seed)
         for seed in options.seeds
     }
-    for name, run in {
-        **{str(seed): root / f"run{seed}" for seed in options.seeds},
-        **after,
-    }.items():
+    for name, run in networks.items():
         if name not in runs and run.is_dir():
             runs[name] = {"commit": stamp()["commit"], **look(run, root / "data")}
     command = "python benchmarks/flood_fill_causes.py --keep DIR"

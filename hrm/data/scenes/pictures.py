@@ -30,7 +30,9 @@ def open_image(path: Path) -> Image.Image:
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file") from None
     except UnidentifiedImageError:
-        raise UserError(f"{path}: is no image that can be read: {_known()}") from None
+        raise UserError(
+            f"{path}: is no image that can be read: it may be PNG, JPEG or TIFF"
+        ) from None
     except _UNREADABLE as error:
         raise UserError(f"{path}: is damaged or no image: {error}") from error
     try:
@@ -48,7 +50,3 @@ def eight_bits(image: Image.Image, path: Path, *, gray: bool) -> Image.Image:
     elif image.mode in ("I", "F"):
         raise UserError(f"{path}: has mode {image.mode}: an image has 8 or 16 bits a channel")
     return image.convert("L" if gray else "RGB")
-
-
-def _known() -> str:
-    return f"it may be {', '.join(_FORMATS[:-1])} or {_FORMATS[-1]}"
