@@ -22,7 +22,12 @@ from machine import hrm, spread, stamp
 RESULTS = Path(__file__).parent.parent / "results"
 QUIET = ("plots=false", "progress=false")
 AS_NAME = str.maketrans(" ,:=()", "______")  # a folder's name
+PONDERNET = "PonderNet, whole"
 LAST = "all 16 steps, by the last answer alone"
+AFTERWARDS = (
+    "learn=halting arch.warmup_updates=0 step_curriculum=[] max_steps=1500 "
+    "arch.anneal_updates=1000 eval_every_steps=300"
+)
 
 
 class Run(NamedTuple):
@@ -94,13 +99,14 @@ RUNS = {
     },
     LAST: Run("arch.halting=fixed arch.deep_supervision=false max_steps=2400"),
     "its policy, learned afterwards": Run(
-        f"init_from={{keep}}/tasks/{{seed}}_{LAST.translate(AS_NAME)} learn=halting "
-        "arch.warmup_updates=0 step_curriculum=[] max_steps=1500 arch.anneal_updates=1000 "
-        "eval_every_steps=300"
+        f"init_from={{keep}}/tasks/{{seed}}_{LAST.translate(AS_NAME)} {AFTERWARDS}"
     ),
     "Graves, whole": Run("arch.halting=graves"),
     "Graves, whole, ponder cost 0.001": Run("arch.halting=graves arch.ponder_cost=0.001"),
-    "PonderNet, whole": Run("arch.halting=pondernet arch.prior=0.15"),
+    PONDERNET: Run("arch.halting=pondernet arch.prior=0.15"),
+    "two value functions on its network": Run(
+        f"init_from={{keep}}/tasks/{{seed}}_{PONDERNET.translate(AS_NAME)} {AFTERWARDS}"
+    ),
     "x = f(x): no gate, no injection": Run("arch.gate=false arch.inject=false"),
     "transformer core, full attention": Run("arch.core=transformer arch.expansion=1"),
 }

@@ -114,6 +114,20 @@ def early_halting_loss(
     return torch.where(step_numbers(accumulated) < best, lacking.square(), 0.0).sum(0)
 
 
+def late_halting_loss(
+    contribution: Float[Tensor, "steps slots"],
+    threshold: Float[Tensor, "steps slots"],
+    best: Int[Tensor, " slots"],
+) -> Float[Tensor, " slots"]:
+    """How far `o` lies above `S_{k*} - tau_{k*} / 2` at the steps after k*, squared and summed.
+
+    A policy that has missed k* halts at the next step then. Only the threshold gets gradient.
+    """
+    target = threshold_target(accumulate(contribution), contribution, best, "midpoint")
+    beyond = (threshold - target).clamp(min=0)
+    return torch.where(step_numbers(threshold) > best, beyond.square(), 0.0).sum(0)
+
+
 def log_halting_distribution(
     accumulated: Float[Tensor, "steps slots"],
     threshold: Float[Tensor, "steps slots"],
@@ -215,8 +229,8 @@ class DualValue(FromRollouts):
             weight of one that does does not depend on how many do.
         anchor_weight: of `scale_anchor`, in the contribution's turn, per counted slot. The mean is
             taken within the micro-batch.
-        early_weight: of `early_halting_loss`, in the threshold's turn; 0: the threshold learns at
-            k* alone.
+        early_weight: of `early_halting_loss`, in the threshold's turn.
+        late_weight: of `late_halting_loss`, likewise; with both 0 the threshold learns at k* alone.
     """
 
     def __init__(
@@ -238,6 +252,7 @@ class DualValue(FromRollouts):
         conditional: bool = True,
         anchor_weight: float = 0.01,
         early_weight: float = 1.0,
+        late_weight: float = 0.0,
     ) -> None:
         super().__init__(max_steps, exploration_prob, exploration, train_max_steps)
         self.step_penalty, self.optimum_tolerance = step_penalty, optimum_tolerance
@@ -246,7 +261,8 @@ class DualValue(FromRollouts):
         self.temperature, self.anneal_updates, self.floor = temperature, anneal_updates, floor
         self.alternate_every, self.warmup_updates = alternate_every, warmup_updates
         self.conditional = conditional
-        self.anchor_weight, self.early_weight = anchor_weight, early_weight
+        self.anchor_weight = anchor_weight
+        self.early_weight, self.late_weight = early_weight, late_weight
 
     def fresh_memory(self, slots: int, device: torch.device) -> dict[str, Tensor]:
         return {ACCUMULATED: torch.zeros(slots, device=device)}
@@ -294,6 +310,9 @@ class DualValue(FromRollouts):
             if self.early_weight:
                 lacking = early_halting_loss(contribution, threshold, best)
                 losses["early_loss"] = self.early_weight * masked_sum(lacking, taught)
+            if self.late_weight:
+                beyond = late_halting_loss(contribution, threshold, best)
+                losses["late_loss"] = self.late_weight * masked_sum(beyond, taught)
         if "contribution" in heads:
             log_chances = log_halting_distribution(
                 accumulate(contribution), threshold, self.temperature_at(update), self.floor

@@ -18,6 +18,7 @@ from hrm.halting import (
     early_halting_loss,
     expected_loss,
     halting_distribution,
+    late_halting_loss,
     log_halting_distribution,
     optimal_step,
     policy_step,
@@ -203,6 +204,30 @@ def test_a_threshold_that_lacks_nothing_never_halts_too_early(
     assert early_halting_loss(tau, perfect, best).tolist() == pytest.approx(
         [0.0] * len(best), abs=1e-6
     )
+
+
+def test_halting_too_late_by_hand() -> None:
+    tau = columns([1.0, 0.5, 2.0, 1.0], [1.0, 1.0, 1.0, 1.0], [4.0, 1.0, 1.0, 1.0]).requires_grad_()
+    # Halfway to S at k* = 1, 3 and 4: 0.5, 2.5 and 6.5.
+    o = columns([9.0, 0.0, 0.75, 2.5], [9.0, 9.0, 9.0, 3.0], [9.0, 9.0, 9.0, 9.0]).requires_grad_()
+    beyond = late_halting_loss(tau, o, torch.tensor([1, 3, 4]))
+    assert beyond.tolist() == [0.25**2 + 2.0**2, 0.5**2, 0.0]
+    beyond.sum().backward()
+    assert tau.grad is None
+    assert o.grad is not None
+    assert o.grad.T.tolist() == [[0, 0, 0.5, 4.0], [0, 0, 0, 1.0], [0, 0, 0, 0]]
+
+
+@given(trajectories(), st.data())
+def test_a_threshold_that_asks_no_more_after_the_best_step_halts_at_the_next_one(
+    made: tuple[Tensor, Tensor, Tensor], data: st.DataObject
+) -> None:
+    tau, o, _ = made
+    best = torch.tensor([data.draw(st.integers(1, len(tau))) for _ in range(tau.shape[1])])
+    step = policy_step(accumulate(tau), o)
+    assert (late_halting_loss(tau, o, best)[step > best + 1] > 0).all()
+    perfect = threshold_target(accumulate(tau), tau, best, "midpoint").expand(tau.shape)
+    assert late_halting_loss(tau, perfect, best).tolist() == [0.0] * len(best)
 
 
 # The contribution.
@@ -431,6 +456,24 @@ def test_a_threshold_that_is_right_at_the_best_step_alone_is_taught_to_wait() ->
             assert o.grad is not None
             o.data -= 0.2 * o.grad
         assert number(policy.rollout_figures(made)["policy_steps"]) == halts, early_weight
+
+
+def test_a_threshold_that_missed_the_best_step_is_taught_to_halt_at_the_next() -> None:
+    tau, task = columns([1.0, 1.0, 0.001, 0.001]), columns([1.0, 0.0, 0.0, 0.0])
+    for late_weight, halts in ((0.0, 4.0), (1.0, 3.0)):
+        # At k* = 2 it stays above S, as where it can't tell.
+        o = columns([9.0, 9.0, 9.0, 9.0])
+        policy = DualValue(4, alternate_every=0, anchor_weight=0.0, late_weight=late_weight)
+        for _ in range(40):
+            o.requires_grad_().grad = None
+            made = synthetic.rollout_of({"contribution": tau, "threshold": o}, task)
+            losses = policy.rollout_losses(made, 0)
+            del losses["contribution_loss"], losses["threshold_loss"]
+            torch.stack(list(losses.values())).sum().backward()
+            assert o.grad is not None
+            o = (o - 0.2 * o.grad).detach()
+        made.outputs["threshold"] = o
+        assert number(policy.rollout_figures(made)["policy_steps"]) == halts, late_weight
 
 
 @pytest.mark.parametrize("kind", ["expected", "reinforce"])

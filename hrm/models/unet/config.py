@@ -125,6 +125,9 @@ class ACTUNetConfig(ACTConfig):
     early_weight: float = Field(default=1.0, ge=0)
     """dual_value: weight of what holds the threshold above S before the best step; 0: it learns at
     the best step alone, as the document has it, and with a transformer core it then collapses."""
+    late_weight: float = Field(default=0.0, ge=0)
+    """dual_value: weight of what holds the threshold below S after the best step, so that a policy
+    which has missed it halts at the next one."""
     ponder_cost: float = Field(default=0.01, ge=0)
     """graves: what a step costs in units of the task loss."""
     slack: float = Field(default=0.01, ge=0, lt=1)
@@ -219,6 +222,7 @@ class ACTUNetConfig(ACTConfig):
                     conditional=self.conditional,
                     anchor_weight=self.anchor_weight,
                     early_weight=self.early_weight,
+                    late_weight=self.late_weight,
                 )
             case "graves":
                 return Graves(**common, ponder_cost=self.ponder_cost, slack=self.slack)
