@@ -59,13 +59,22 @@ RUNS = {
         "--task pathfinder --size 32 --count 20000 --seed 0",
         step_penalty=0.001,
     ),
-    "digit scenes": Run(
-        "",
-        "digit_scenes",
-        "digits_32",
-        "--task digits --size 32 --count 20000 --seed 0",
-        step_penalty=0.001,
-    ),
+    **{
+        name: Run(
+            settings,
+            "digit_scenes",
+            "digits_32",
+            "--task digits --size 32 --count 20000 --seed 0",
+            step_penalty=0.001,
+        )
+        for name, settings in (
+            ("digit scenes", ""),
+            (
+                "digit scenes, a policy learned afterwards, late_weight 1",
+                f"init_from={{keep}}/tasks/{{seed}}_digit_scenes arch.late_weight=1 {AFTERWARDS}",
+            ),
+        )
+    },
     **{
         name: Run(
             "init_from={keep}/run{seed} arch.halt_max_steps=24 step_curriculum=[] lr=1e-3 "
