@@ -4,8 +4,8 @@
     python benchmarks/flood_fill_causes.py --keep DIR
 
 For each network that the first command trained, and each that image_tasks.py taught by its last
-answer alone and then gave a policy, if DIR has them: what k* follows besides the seed's
-eccentricity, how much of the disagreement is near-ties of the cost, and what a supervised
+answer alone or as PonderNet and then gave a policy, if DIR has them: what k* follows besides the
+seed's eccentricity, how much of the disagreement is near-ties of the cost, and what a supervised
 classifier of "n >= k*" that reads states as the value functions do would reach. It learns on 8,000
 training mazes; figures are those of the test split. Writes results/flood_fill_causes.{json,md};
 what is recorded is not repeated.
@@ -35,6 +35,11 @@ RESULTS = Path(__file__).parent.parent / "results"
 PENALTY = 0.01
 BANDS = ((2, 9), (10, 17), (18, 25), (26, 33), (34, 40))
 ROWS, UPDATES = 8000, 1500
+POLICIES = {
+    "last answer alone": "its policy, learned afterwards",
+    "PonderNet's network": "two value functions on its network",
+}
+"""What taught a network, and image_tasks.py's name of the policy learned on it."""
 
 
 @torch.inference_mode()
@@ -199,7 +204,8 @@ def main() -> None:
     path = RESULTS / "flood_fill_causes.json"
     runs = json.loads(path.read_text())["runs"] if path.is_file() else {}
     networks = {str(seed): root / f"run{seed}" for seed in options.seeds} | {
-        f"{seed}, last answer alone": folder_of(root, "its policy, learned afterwards", seed)
+        f"{seed}, {taught}": folder_of(root, name, seed)
+        for taught, name in POLICIES.items()
         for seed in options.seeds
     }
     for name, run in networks.items():
