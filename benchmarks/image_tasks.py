@@ -68,7 +68,8 @@ RUNS = {
             step_penalty=0.001,
         )
         for name, settings in (
-            ("digit scenes", ""),
+            ("digit scenes", "arch.late_weight=0"),
+            ("digit scenes, late_weight 1", "arch.late_weight=1"),
             (
                 "digit scenes, a policy learned afterwards, late_weight 1",
                 f"init_from={{keep}}/tasks/{{seed}}_digit_scenes arch.late_weight=1 {AFTERWARDS}",
