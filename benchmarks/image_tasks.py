@@ -22,7 +22,7 @@ from machine import hrm, spread, stamp
 RESULTS = Path(__file__).parent.parent / "results"
 QUIET = ("plots=false", "progress=false")
 AS_NAME = str.maketrans(" ,:=()", "______")  # a folder's name
-PONDERNET = "PonderNet, whole"
+PONDERNET, SHORTER = "PonderNet, whole", "PonderNet, 2,400 updates"
 LAST = "all 16 steps, by the last answer alone"
 AFTERWARDS = (
     "learn=halting arch.warmup_updates=0 step_curriculum=[] max_steps=1500 "
@@ -114,9 +114,13 @@ RUNS = {
     "Graves, whole": Run("arch.halting=graves"),
     "Graves, whole, ponder cost 0.001": Run("arch.halting=graves arch.ponder_cost=0.001"),
     PONDERNET: Run("arch.halting=pondernet arch.prior=0.15"),
-    "two value functions on its network": Run(
-        f"init_from={{keep}}/tasks/{{seed}}_{PONDERNET.translate(AS_NAME)} {AFTERWARDS}"
-    ),
+    SHORTER: Run("arch.halting=pondernet arch.prior=0.15 max_steps=2400"),
+    **{
+        f"two value functions on the network of: {network}": Run(
+            f"init_from={{keep}}/tasks/{{seed}}_{network.translate(AS_NAME)} {AFTERWARDS}"
+        )
+        for network in (PONDERNET, SHORTER)
+    },
     "x = f(x): no gate, no injection": Run("arch.gate=false arch.inject=false"),
     "transformer core, full attention": Run("arch.core=transformer arch.expansion=1"),
 }
