@@ -5,8 +5,9 @@
 
 Takes the networks that the first command trained. In turns, the 1,000 test mazes go through the
 engine, which lets each leave where its policy halts and decodes it once, and through plain loops of
-K steps and of fewer that decode after the last, in batches as large as the engine's. Then every
-maze takes more steps than there were in training. Writes results/flood_fill_time.{json,md}.
+K steps and of fewer that have no value functions to pay for and decode after the last, in batches
+as large as the engine's. Then every maze may take more steps than there were in training. Writes
+results/flood_fill_time.{json,md}.
 """
 
 from __future__ import annotations
@@ -34,6 +35,13 @@ RESULTS = Path(__file__).parent.parent / "results"
 CPU = torch.device("cpu")
 
 
+def without_heads(model: Any, halting: str) -> Any:
+    """The same network under a policy that reads no head, so that no step pays for one."""
+    bare = type(model)(model.config.model_copy(update={"halting": halting}))
+    bare.load_state_dict(model.state_dict(), strict=False)
+    return bare.eval()
+
+
 @torch.inference_mode()
 def loop(model: ACTModel, inputs: np.ndarray, steps: int, size: int) -> np.ndarray:
     """The classes of every pixel after so many steps, decoded once."""
@@ -50,12 +58,12 @@ def loop(model: ACTModel, inputs: np.ndarray, steps: int, size: int) -> np.ndarr
 
 def measure(run: Path, split: PuzzleSplit, repeats: int, size: int) -> dict[str, Any]:
     """Seconds and IoU of each way, and the IoU of more steps than in training."""
-    model = load_run(run).model.eval()
+    model: Any = load_run(run).model.eval()
     columns = {k: v for k, v in split.take(np.arange(len(split))).items() if k != "labels"}
     labels = split.take(np.arange(len(split)))["labels"]
     assert split.metadata.image is not None
     classes, last = split.metadata.image.classes, model.halting.max_steps
-    engine = Engine(model, slots=size)
+    engine, bare = Engine(model, slots=size), without_heads(model, "fixed")
     answers: dict[str, np.ndarray] = {}
     steps: dict[str, float] = {}
 
@@ -64,7 +72,7 @@ def measure(run: Path, split: PuzzleSplit, repeats: int, size: int) -> dict[str,
         answers["adaptive"], steps["adaptive"] = done.predictions, float(done.steps.mean())
 
     def fixed(n: int) -> None:
-        answers[str(n)], steps[str(n)] = loop(model, columns["inputs"], n, size), n
+        answers[str(n)], steps[str(n)] = loop(bare, columns["inputs"], n, size), n
 
     works: dict[str, Callable[[], object]] = {"adaptive": adaptive}
     works |= {str(n): partial(fixed, n) for n in range(last // 2, last + 1)}
@@ -81,14 +89,24 @@ def measure(run: Path, split: PuzzleSplit, repeats: int, size: int) -> dict[str,
         }
         for name, taken in times.items()
     }
-    told = json.loads(hrm("evaluate", str(run), "--max-steps", str(2 * last), "--json"))
-    operations = told["operations"]
+    beyond = {}
+    for n in (last, last * 5 // 4, last * 3 // 2, last * 2):
+        told = json.loads(hrm("evaluate", str(run), "--max-steps", str(n), "--json"))
+        names = ("iou", "halting/iou", "halting/mean_steps", "halting/gap_closed")
+        beyond[str(n)] = {name: told[name] for name in names}
     return {
         "max_steps": last,
         "ways": ways,
-        "iou_beyond": told["iou_by_step"],
-        "operations": {k: operations[k] for k in ("encoder", "iteration", "decoder")},
+        "beyond": beyond,
+        "operations": model.operations()._asdict(),
+        "operations without heads": bare.operations()._asdict(),
     }
+
+
+def _operations(run: dict[str, Any], way: str) -> float:
+    """Multiply-adds of an image, on the mean."""
+    o = run["operations" if way == "adaptive" else "operations without heads"]
+    return float(o["encoder"] + run["ways"][way]["steps"] * o["iteration"] + o["decoder"])
 
 
 def report(record: dict[str, Any]) -> str:
@@ -125,11 +143,7 @@ def report(record: dict[str, Any]) -> str:
     ]
     for title, pick in chosen:
         ways = [run["ways"][pick(run)] for run in runs]
-        shares = [
-            (o["encoder"] + w["steps"] * o["iteration"] + o["decoder"])
-            / (o["encoder"] + last * o["iteration"] + o["decoder"])
-            for w, o in ((w, run["operations"]) for w, run in zip(ways, runs, strict=True))
-        ]
+        shares = [_operations(run, pick(run)) / _operations(run, str(last)) for run in runs]
         cells = [
             middle([w["steps"] for w in ways], 2),
             middle([w["iou"] for w in ways], 4),
@@ -138,21 +152,28 @@ def report(record: dict[str, Any]) -> str:
         ]
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     first = runs[0]["operations"]
-    recurrent = last * first["iteration"]
-    whole = first["encoder"] + recurrent + first["decoder"]
+    bare, step, rest = (
+        o / 1e6
+        for o in (
+            runs[0]["operations without heads"]["iteration"],
+            first["iteration"],
+            first["encoder"] + first["decoder"],
+        )
+    )
     lines += [
         "",
-        f"Of all operations at {last} steps {recurrent / whole:.0%} are the steps themselves"
-        f" ({first['iteration'] / 1e6:.2f} million multiply-adds each); encoder and decoder, once"
-        f" an image, take {(whole - recurrent) / 1e6:.2f} million.",
+        f"A step is {bare:.2f} million multiply-adds, {step:.2f} with the value functions, which",
+        f"the loops do without; encoder and decoder, once an image, {rest:.2f} million.",
         "",
         f"## More steps than in training ({last})",
         "",
-        "| steps | IoU |",
-        "|---|---|",
+        "| steps allowed | IoU after all | where the policy halts | its steps | gap closed |",
+        "|---|---|---|---|---|",
     ]
-    for n in (last // 2, last, last * 5 // 4, last * 3 // 2, last * 2):
-        lines.append(f"| {n} | {middle([run['iou_beyond'][n - 1] for run in runs], 4)} |")
+    columns = (("iou", 4), ("halting/iou", 4), ("halting/mean_steps", 2), ("halting/gap_closed", 2))
+    for n in runs[0]["beyond"]:
+        cells = [middle([run["beyond"][n][name] for run in runs], d) for name, d in columns]
+        lines.append(f"| {n} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
