@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from hrm.commands.picture import read_picture
+from hrm.data.base import load_split
 from hrm.data.scenes import prepare_scenes, scenes_request
 from hrm.inference.segmentation import record
 from hrm.models import ACTUNet
@@ -160,6 +161,37 @@ def test_a_model_of_brightness(hrm: Run, folder: Path, tmp_path: Path, name: str
     assert set(np.unique(mask)) <= {0, 127, 255}
 
 
+@pytest.mark.parametrize("name", ["gray", "rgb"])
+def test_a_large_photograph_is_solved_at_a_size(
+    hrm: Run, folder: Path, tmp_path: Path, name: str
+) -> None:
+    image, out = maze(tmp_path / "a.png", 40, 24), tmp_path / "out"
+    status, _, told = hrm("solve", folder / name, image)
+    assert status == 0
+    assert told == (
+        f"hrm: {image} is 24x40 pixels, and the model learned from 8x8; --size 8 would show it "
+        "what it knows\n"
+    )
+    status, text, told = hrm("solve", folder / name, image, "--size", 8, "--out", out, "--json")
+    assert (status, told) == (0, "")
+    assert (json.loads(text)["height"], json.loads(text)["width"]) == (8, 8)
+    assert pixels_of(out / "mask.png").shape == (8, 8)
+
+
+def test_a_size_makes_an_image_as_data_are_made(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 15)).astype(np.uint8)
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+    for i in range(10):
+        Image.fromarray(pixels).save(tmp_path / f"images/{i}.png")
+        Image.fromarray((pixels > 99).astype(np.uint8)).save(tmp_path / f"masks/{i}.png")
+    prepare_scenes(scenes_request(task="pairs", folder=tmp_path, size=4, out=tmp_path / "data"))
+    config = unet(values="intensity", vocab_size=256).config
+    picture = read_picture(tmp_path / "images/0.png", config, size=4)
+    made = load_split(tmp_path / "data", "test").inputs[0]
+    np.testing.assert_array_equal(picture.inputs, made)
+
+
 def test_colours_lie_channel_by_channel(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 3)).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
@@ -293,6 +325,13 @@ def test_a_model_of_images_and_one_of_puzzles_are_not_confused(
     status, _, err = hrm("solve", folder / "maze", "1.....2..3.....4", "--out", tmp_path)
     assert status == 2
     assert "--out: is for an image" in err
+    image = maze(tmp_path / "a.png")
+    for size, sentence in ((8, "a maze is read as it is"), (0, "got 0: an image has 1 or more")):
+        status, _, err = hrm("solve", folder / "maze", image, "--size", size)
+        assert status == 2
+        assert err.startswith(f"hrm: --size: {sentence}")
+    status, _, err = hrm("solve", folder / "maze", "1.....2..3.....4", "--size", 8)
+    assert (status, err) == (2, "hrm: --size: is for an image\n")
     layers = {"H_cycles": 1, "L_cycles": 1, "L_layers": 1, "hidden_size": 8, "num_heads": 1}
     from hrm.models import TRM
 

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Integer, UInt8
 from PIL import Image
 
 from hrm.data.scenes.flood_fill import FREE, SEED, WALL
-from hrm.data.scenes.pictures import SUFFIXES, eight_bits, open_image
+from hrm.data.scenes.pictures import SUFFIXES, eight_bits, fitted, open_image
 from hrm.errors import UserError
 
 COLORS = "white is free, black is a wall, red or middle gray is the seed"
@@ -46,14 +46,20 @@ def is_picture(name: str) -> bool:
         return False
 
 
-def read_picture(path: Path, config: Any) -> Picture:
+def read_picture(path: Path, config: Any, size: int | None = None) -> Picture:
     """The image in `path` for a model with these settings (`values`, `channels`, `vocab_size`).
 
+    Args:
+        size: the largest square in the middle at so many pixels a side, as `hrm prepare scenes
+            --task pairs` makes its images; None: as it is.
+
     Raises:
-        UserError: it cannot be read, or has colours that mean nothing.
+        UserError: it cannot be read, has colours that mean nothing, or is a maze with a `size`.
     """
     image = open_image(path)
     if config.values == "categorical":
+        if size is not None:
+            raise UserError("--size: a maze is read as it is; its cells mean nothing resized")
         if config.vocab_size != SEED + 1:
             raise UserError(
                 f"{path}: the model reads {config.vocab_size} symbols, and an image has colours "
@@ -62,7 +68,8 @@ def read_picture(path: Path, config: Any) -> Picture:
         return _maze(np.asarray(eight_bits(image, path, gray=False)), path)
     if config.channels not in (1, 3):
         raise UserError(f"{path}: the model reads {config.channels} channels; an image has 1 or 3")
-    pixels = np.asarray(eight_bits(image, path, gray=config.channels == 1))
+    image = eight_bits(image, path, gray=config.channels == 1)
+    pixels = np.asarray(image) if size is None else fitted(image, size, "crop", smooth=True)
     planes = pixels.reshape(*pixels.shape[:2], config.channels)
     return Picture(
         inputs=planes.transpose(2, 0, 1).ravel().astype(np.int32),

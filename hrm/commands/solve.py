@@ -55,20 +55,31 @@ def run(arguments: list[str]) -> int:
         help="stop where the policy says so, or run on and say what it would do",
     )
     add("--out", metavar="DIR", help="of an image or a task: write a picture of all steps here")
+    add(
+        "--size",
+        type=int,
+        metavar="N",
+        help="of an image: solve the square in its middle at N x N pixels (default: as it is)",
+    )
     add("--data", metavar="DIR", help="where to look up a task's name (default: the run's data)")
     add("--device", default="auto")
     add("--json", action="store_true", help="print one JSON object, or a list for a file")
     options = parser.parse_args(arguments)
 
+    if options.size is not None and options.size < 1:
+        raise UserError(f"--size: got {options.size}: an image has 1 or more pixels a side")
     if len(options.puzzle) == 1 and is_picture(options.puzzle[0]):
         return solve_image(
             options.run,
             options.puzzle[0],
+            size=options.size,
             out=options.out,
             halting=options.halting,
             device=options.device,
             as_json=options.json,
         )
+    if options.size is not None:
+        raise UserError("--size: is for an image")
     if (loaded := arc_model(options.run, options.puzzle, options.device)) is not None:
         return solve_arc(
             loaded,

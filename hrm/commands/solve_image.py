@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,19 @@ _STYLES = ("dim", "black on bright_blue", "black on bright_green", "black on bri
 
 
 def solve_image(
-    run: str, file: str, *, out: str | None, halting: HaltingMode, device: str, as_json: bool
+    run: str,
+    file: str,
+    *,
+    size: int | None,
+    out: str | None,
+    halting: HaltingMode,
+    device: str,
+    as_json: bool,
 ) -> int:
     """Solve one image and show it, or write it to the folder `out`; the exit status.
+
+    Args:
+        size: see `read_picture`.
 
     Raises:
         UserError: the model reads no images, the image cannot be read, or `out` not be written.
@@ -37,10 +48,17 @@ def solve_image(
     loaded = load_run(run, pick_device(device))
     if not reads_images(loaded.model):
         raise UserError(f"{run}: this model reads no images; give a puzzle as text")
-    picture = read_picture(Path(file), loaded.model.config)
+    config = loaded.model.config
+    picture = read_picture(Path(file), config, size)
     height, width = picture.counted.shape
+    if config.values == "intensity" and max(height / config.height, width / config.width) > 2:
+        print(
+            f"hrm: {file} is {width}x{height} pixels, and the model learned from {config.width}x"
+            f"{config.height}; --size {config.height} would show it what it knows",
+            file=sys.stderr,
+        )
     predictions, found = answers(sized(loaded.model, height, width), picture, halting)
-    classes, mask = loaded.model.config.classes, predictions[-1]
+    classes, mask = config.classes, predictions[-1]
     files: dict[str, str] = {}
     if out is not None:
         from hrm.plots import plot_steps
@@ -58,8 +76,8 @@ def solve_image(
         files = {name: str(path) for name, path in paths.items()}
     if as_json:
         pixels = [int(((mask == c) & picture.counted).sum()) for c in range(classes)]
-        size = {"image": file, "height": height, "width": width}
-        print_json({**size, **found, "pixels": pixels, "files": files})
+        about = {"image": file, "height": height, "width": width}
+        print_json({**about, **found, "pixels": pixels, "files": files})
         return 0
     console = Console()
     console.print(f"steps: {found['steps']}; the policy halts after step {found['policy_steps']}")

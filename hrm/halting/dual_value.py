@@ -26,7 +26,9 @@ sampling. The text's own forms are settings.
 
 The text's threshold learns at k* alone. Before k* it may then fall below S at no loss, and where
 contributions are as small as they can be, no turn of theirs brings S below it again: the policy
-halts early by chance until the threshold happens to rise. `early_weight` closes that gap.
+halts early by chance until the threshold happens to rise. `early_weight` closes that gap. After k*
+it may stay above S as freely, and a policy that has missed k* never halts; `late_weight` is the
+same for that side.
 """
 
 from __future__ import annotations

@@ -39,7 +39,8 @@ def learn_only_halting(model: ACTModel, run: str | None) -> None:
     """
     halting = {id(p) for p in model.halting_parameters()}
     if not halting:
-        raise UserError("learn=halting: this policy has nothing to learn")
+        name = getattr(model.config, "halting", type(model.halting).__name__)
+        raise UserError(f"learn=halting: arch.halting={name} has nothing to learn")
     names = {name for name, p in model.named_parameters() if id(p) in halting}
     if run is not None and (missing := sorted(start_from(model, run, but=names) - names)):
         raise UserError(f"learn=halting: {run} has no weights for {', '.join(missing)}")

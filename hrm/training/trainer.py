@@ -95,7 +95,7 @@ class Trainer:
         if config.learn == "halting":
             learn_only_halting(self.model, source)
         elif source is not None:
-            start_from(self.model, source)
+            self._start_from(source)
         if held_out is not None:
             check_fits(self.model, held_out)
         if config.arch.get("puzzle_emb_ndim"):
@@ -410,6 +410,18 @@ class Trainer:
             text = json.dumps(self.decoder.record(), indent=1)
             write_text(self.out / "pretrained_decoder.json", text)
 
+    def _start_from(self, source: str) -> None:
+        """Take the weights of another run that fit, and say which do not."""
+        afresh = sorted(start_from(self.model, source))
+        if afresh and self.processes.first:
+            whole = len(self.model.state_dict())
+            names = ", ".join(afresh[:3]) + (", ..." if len(afresh) > 3 else "")
+            print(
+                f"hrm: init_from={source}: {whole - len(afresh)} of {whole} tensors fit; the "
+                f"others start afresh: {names}",
+                file=sys.stderr,
+            )
+
     def _load_decoder(self) -> LoadedDecoder | None:
         """Start from a trained decoder, if the settings name one and no checkpoint has its own."""
         source = self.config.load_pretrained_decoder
@@ -424,11 +436,21 @@ class Trainer:
         saved = checkpoint.read_config(path)
         # Read anew: settings that did not exist yet have their defaults.
         before = validate(saved["experiment"]).model_dump(mode="json")
+        before["arch"] = {**self._arch_defaults(), **before["arch"]}
         _refuse_changes(before, self.config.model_dump(mode="json"))
         try:
             self._load_state(path, checkpoint.read_json(path / "state.json"))
         except (KeyError, TypeError, AttributeError, IndexError) as error:
             raise UserError(f"{path}: is not a whole checkpoint ({error!r})") from None
+
+    def _arch_defaults(self) -> dict[str, Any]:
+        """What the model's settings are where nobody gives them, of those that this run gives."""
+        fields = type(self.model.config).model_fields
+        return {
+            name: json.loads(json.dumps(fields[name].get_default(call_default_factory=True)))
+            for name in self.config.arch
+            if name in fields and not fields[name].is_required()
+        }
 
     def _load_state(self, path: Path, state: dict[str, Any]) -> None:
         tensors = checkpoint.read_tensors(path / "state.safetensors")

@@ -158,6 +158,18 @@ def test_resuming_with_another_setting_is_refused_by_name(small: Config) -> None
         make_trainer(small("a", "arch.L_cycles=3", "resume=true")).run()
 
 
+def test_a_setting_that_is_newer_than_the_checkpoint_had_its_default(
+    trained: Trained, small: Config
+) -> None:
+    newest = checkpoints(trained("a", "max_steps=5").out)[-1] / "config.json"
+    saved = json.loads(newest.read_text())
+    del saved["experiment"]["arch"]["exploration"]
+    newest.write_text(json.dumps(saved))
+    with pytest.raises(UserError, match=r"exploration was 'per_step' and is 'per_episode' now"):
+        make_trainer(small("a", "arch.exploration=per_episode", "resume=true")).run()
+    assert trained("a", "resume=true").step == 20
+
+
 def test_a_finished_run_that_is_resumed_stays_as_it_is(finished: Path, trained: Trained) -> None:
     before = (finished / "metrics.jsonl").read_bytes()
     assert (trained("a", "resume=true").out / "metrics.jsonl").read_bytes() == before

@@ -1,5 +1,6 @@
 """Runs that start from another's weights, and runs that learn to halt and nothing else."""
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -73,10 +74,25 @@ def moved(after: Trainer, before: Trainer) -> set[str]:
     }
 
 
-def test_a_run_starts_where_another_has_ended(trained: Trained, small: Config) -> None:
+def test_a_run_starts_where_another_has_ended(
+    trained: Trained, small: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
     first = trained("a", "ema=false")
     assert not moved(make_trainer(small("b", f"init_from={first.out}")), first)
+    assert "init_from" not in capsys.readouterr().err
     assert start_from(make_trainer(small("c")).model, str(first.out)) == set()
+
+
+def test_what_does_not_fit_is_told(
+    trained: Trained, small: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = trained("a", "ema=false")
+    wider = small("b", f"init_from={first.out}", "arch.expansion=2")
+    make_trainer(wider)
+    assert re.search(
+        rf"init_from={first.out}: \d+ of \d+ tensors fit; the others start afresh: inner\.",
+        capsys.readouterr().err,
+    )
 
 
 def test_other_shapes_are_left_as_they_were(trained: Trained, small: Config) -> None:
@@ -127,7 +143,10 @@ def test_it_resumes_exactly_when_its_source_is_gone(unet: Config, tmp_path: Path
     [
         (["learn=halting"], "learn=halting: give init_from=RUN, the network that is to halt"),
         (["learn=halting", "init_from=A", "arch.warmup_updates=2"], "arch.warmup_updates: with"),
-        (["learn=halting", "init_from=A", "arch.halting=fixed"], "this policy has nothing to lea"),
+        (
+            ["learn=halting", "init_from=A", "arch.halting=fixed"],
+            r"halting=fixed has nothing to le",
+        ),
         (["learn=halting", "init_from=A", "arch.core=transformer"], "no weights for core.layers"),
         (["init_from=nowhere"], "nowhere: no such folder or file"),
     ],

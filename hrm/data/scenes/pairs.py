@@ -22,12 +22,11 @@ from PIL import Image
 from hrm.data.base import ImageMetadata, SplitName
 from hrm.data.keys import keys_of
 from hrm.data.request import Report
-from hrm.data.scenes.pictures import SUFFIXES, eight_bits, open_image
-from hrm.data.scenes.scenes import IGNORED, Pixels, Scenes, Task
+from hrm.data.scenes.pictures import SUFFIXES, Fit, eight_bits, fitted, open_image
+from hrm.data.scenes.scenes import IGNORED, Scenes, Task
 from hrm.errors import UserError
 
 Colour = Literal["gray", "rgb"]
-Fit = Literal["crop", "resize"]
 
 _USE = 204  # what this task adds to the seed's keys
 _SHARE = 0.1  # of the images, for each of val and test, if no count is given
@@ -66,8 +65,8 @@ def make_pairs(
             )
         raw = _mask_values(mask, mask_path)
         values = np.union1d(values, raw)
-        masks.append(_fitted(Image.fromarray(raw.astype(np.int32)), size, fit, smooth=False))
-        pixels = _fitted(
+        masks.append(fitted(Image.fromarray(raw.astype(np.int32)), size, fit, smooth=False))
+        pixels = fitted(
             eight_bits(image, image_path, gray=colour == "gray"), size, fit, smooth=True
         )
         images.append(pixels.reshape(size, size, -1).transpose(2, 0, 1))
@@ -150,13 +149,3 @@ def _mask_values(mask: Image.Image, path: Path) -> NDArray[np.int64]:
     if values.ndim != 2 or values.dtype.kind not in "bui":
         raise UserError(f"{path}: has mode {mask.mode}: a mask has one channel of integers")
     return values.astype(np.int64)
-
-
-def _fitted(image: Image.Image, size: int, fit: Fit, *, smooth: bool) -> Pixels:
-    """`image` as [size, size] or [size, size, channels]."""
-    width, height = image.size
-    side = min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
-    box = (left, top, left + side, top + side) if fit == "crop" else None
-    method = Image.Resampling.BILINEAR if smooth else Image.Resampling.NEAREST
-    return np.asarray(image.resize((size, size), method, box=box))

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from hrm.errors import UserError
+
+Fit = Literal["crop", "resize"]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 """Endings of files that are images."""
@@ -50,3 +53,17 @@ def eight_bits(image: Image.Image, path: Path, *, gray: bool) -> Image.Image:
     elif image.mode in ("I", "F"):
         raise UserError(f"{path}: has mode {image.mode}: an image has 8 or 16 bits a channel")
     return image.convert("L" if gray else "RGB")
+
+
+def fitted(image: Image.Image, size: int, fit: Fit, *, smooth: bool) -> np.ndarray:
+    """`image` as [size, size] or [size, size, channels].
+
+    fit: "crop" takes the largest square in the middle, "resize" squeezes the whole image.
+    smooth: of brightness; else the nearest pixel, for classes.
+    """
+    width, height = image.size
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    box = (left, top, left + side, top + side) if fit == "crop" else None
+    method = Image.Resampling.BILINEAR if smooth else Image.Resampling.NEAREST
+    return np.asarray(image.resize((size, size), method, box=box))
