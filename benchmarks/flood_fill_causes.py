@@ -134,6 +134,8 @@ def look(path: Path, data: Path) -> dict[str, Any]:
             for low, high in BANDS
         },
         "ties": ties,
+        "a step too early": _missed(cost.numpy(), k, -1),
+        "a step too late": _missed(cost.numpy(), k, 1),
         "policy": _judged(cost.numpy(), recorded.steps, k),
         "classifier": _judged(cost.numpy(), chosen, k),
     }
@@ -144,6 +146,14 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
     ranks: np.ndarray = rankdata(values)
     return ranks
+
+
+def _missed(cost: np.ndarray, best: np.ndarray, by: int) -> float:
+    """What halting so many steps after k* costs more, on the mean of those who can."""
+    step = best + by
+    can = (step >= 1) & (step <= len(cost))
+    rows = np.flatnonzero(can)
+    return float((cost[step[can] - 1, rows] - cost[best[can] - 1, rows]).mean())
 
 
 def _judged(cost: np.ndarray, steps: np.ndarray, best: np.ndarray) -> dict[str, float | None]:
@@ -170,13 +180,13 @@ def report(found: dict[str, Any]) -> str:
         "|---|" + "---|" * len(runs),
     ]
 
-    def row(title: str, *path: str) -> None:
+    def row(title: str, *path: str, digits: int = 2) -> None:
         cells = []
         for run in runs.values():
             value = run
             for key in path:
                 value = value.get(key, {})
-            cells.append(f"{value:.2f}" if isinstance(value, float) else "-")
+            cells.append(f"{value:.{digits}f}" if isinstance(value, float) else "-")
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
 
     for name in ("k* with eccentricity", "policy with eccentricity", "policy with k*"):
@@ -188,6 +198,8 @@ def report(found: dict[str, Any]) -> str:
         row(f"Spearman of k* with cells out of reach, eccentricity {band}", "bands", band)
     for eps in ("0.001", "0.002", "0.004"):
         row(f"agreement of an oracle that forgives {eps}", "ties", eps)
+    for missed in ("a step too early", "a step too late"):
+        row(f"cost of halting {missed}", missed, digits=3)
     for who in ("policy", "classifier"):
         for what in ("too early", "too late", "agreement", "within 1", "gap closed"):
             row(f"{who}: {what}", who, what)
