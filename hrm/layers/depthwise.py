@@ -52,7 +52,7 @@ class LocalSwiGLU(SwiGLU):
 
 class GridConv(nn.Module):
     """Mixes the tokens of a grid by a depthwise convolution where attention would; the summary
-    in front takes in their mean."""
+    in front takes in their mean, and they nothing of it."""
 
     def __init__(self, width: int, height: int, grid_width: int) -> None:
         super().__init__()

@@ -395,6 +395,21 @@ def test_undetached_every_step_and_every_parameter_has_a_gradient(variant: str) 
     assert missing == []
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_answers_alone_teach_the_whole_trunk(variant: str) -> None:
+    model = small_unet(**VARIANTS[variant])
+    _, taken = run(model, image_batch(model), 3, detach=False)
+    taken[-1]["logits"].square().sum().backward()
+    heads = {id(p) for p in model.halting_parameters()}
+    still = {
+        name
+        for name, p in model.named_parameters()
+        if id(p) not in heads and (p.grad is None or not p.grad.any())
+    }
+    # Tokens of the convolutional core do not read the summary, so nothing teaches where it starts.
+    assert still == ({"core.first_cls"} if variant == "conv" else set())
+
+
 def test_detached_no_step_reaches_the_one_before() -> None:
     model = small_unet()
     carry, _ = run(model, image_batch(model), 2)
