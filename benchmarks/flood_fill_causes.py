@@ -37,7 +37,7 @@ BANDS = ((2, 9), (10, 17), (18, 25), (26, 33), (34, 40))
 ROWS, UPDATES = 8000, 1500
 POLICIES = {
     "last answer alone": "its policy, learned afterwards",
-    "PonderNet's network": "two value functions on the network of: PonderNet, 2,400 updates",
+    "PonderNet's network": "two value functions on the network of: PonderNet, whole",
 }
 """What taught a network, and image_tasks.py's name of the policy learned on it."""
 
