@@ -71,8 +71,8 @@ class ACTUNetConfig(ACTConfig):
     branch_init_scale: float = Field(default=0.1, ge=0)
     """Initial scale of what a sublayer adds to its input; a small one lets the input through."""
     core: Literal["transformer", "conv"] = "transformer"
-    """conv: depthwise convolutions in place of attention. The summary token takes in the mean of the
-    tokens there and they do not read it, so with detach_heads no loss shapes its first value."""
+    """conv: depthwise convolutions in place of attention. The summary token takes in the mean of
+    the tokens there and they do not read it, so with detach_heads no loss shapes its first value."""
     core_layers: int = Field(default=1, ge=1)
     """Layers of a step, the same at every step."""
     local_conv: bool = False
