@@ -72,7 +72,7 @@ class ACTUNetConfig(ACTConfig):
     """Initial scale of what a sublayer adds to its input; a small one lets the input through."""
     core: Literal["transformer", "conv"] = "transformer"
     """conv: depthwise convolutions in place of attention. The summary token takes in the mean of
-    the tokens there and they do not read it, so with detach_heads no loss shapes its first value."""
+    the tokens there, and they do not read it: with detach_heads no loss shapes its first value."""
     core_layers: int = Field(default=1, ge=1)
     """Layers of a step, the same at every step."""
     local_conv: bool = False
