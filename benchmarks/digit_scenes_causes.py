@@ -38,8 +38,7 @@ def look(root: Path, seed: int) -> dict[str, Any]:
     cost = costs(torch.from_numpy(seen.task_loss), run.step_penalty)
     best = optimal_step(cost, 0.0).numpy()
     gap = (cost[cost.mean(1).argmin()] - cost.min(0).values).numpy()
-    overlap = iou_of(type(seen.counts)(*(counts[-1] for counts in seen.counts)))
-    mistaken = overlap < MISTAKEN
+    mistaken = iou_of(seen.counts)[-1] < MISTAKEN
     parts = (~mistaken, mistaken)
     return {
         "mistaken": float(mistaken.mean()),

@@ -152,14 +152,8 @@ def report(record: dict[str, Any]) -> str:
         ]
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     first = runs[0]["operations"]
-    bare, step, rest = (
-        o / 1e6
-        for o in (
-            runs[0]["operations without heads"]["iteration"],
-            first["iteration"],
-            first["encoder"] + first["decoder"],
-        )
-    )
+    bare = runs[0]["operations without heads"]["iteration"] / 1e6
+    step, rest = first["iteration"] / 1e6, (first["encoder"] + first["decoder"]) / 1e6
     lines += [
         "",
         f"A step is {bare:.2f} million multiply-adds, {step:.2f} with the value functions, which",

@@ -124,30 +124,29 @@ def folder(root: Path, seed: int, name: str) -> Path:
 def _swept(
     path: Path, root: Path, family: str, values: tuple[float, ...]
 ) -> Iterator[dict[str, Any]]:
-    from flood_fill_time import without_heads
-
     model = _open(path).model
-    if family == CHANGE:
-        model = without_heads(model, "convergence")
     for value in values:
-        _tolerate(model, family, value)
         yield {
             "name": f"{family} {value}",
             "family": family,
             "value": value,
-            **_told(model, root),
+            **_told(_stopped(model, family, value), root),
         }
 
 
-def _tolerate(model: Any, family: str, value: float) -> None:
-    """Let the model halt by a stopper with this tolerance."""
+def _stopped(model: Any, family: str, value: float) -> Any:
+    """The network under a stopper with this tolerance, without heads if it reads none."""
+    from flood_fill_time import without_heads
+
     from hrm.halting import Convergence, HaltOnly
 
     limit = model.halting.max_steps
-    if family == CHANCE:
-        model.halting = HaltOnly(limit, threshold=value)
-    else:
+    if family == CHANGE:
+        model = without_heads(model, "convergence")
         model.halting = Convergence(limit, tolerance=value)
+    else:
+        model.halting = HaltOnly(limit, threshold=value)
+    return model
 
 
 def _open(path: Path) -> Any:
@@ -223,10 +222,9 @@ def timed(root: Path, seed: int, names: dict[str, str], rows: list[dict[str, Any
             )
             continue
         model = _open(run if family == CHANGE else folder(root, seed, _task(rows, name))).model
-        if family == CHANGE:
-            model = without_heads(model, "convergence")
         if family in (CHANCE, CHANGE):
-            _tolerate(model, family, next(r["value"] for r in rows if r["name"] == name))
+            value = next(r["value"] for r in rows if r["name"] == name)
+            model = _stopped(model, family, value)
         works[name] = partial(Engine(model.eval(), slots=128).solve_all, columns)
     in_turns(works, 1, torch.device("cpu"))
     times = in_turns(works, 3, torch.device("cpu"))
