@@ -1,11 +1,11 @@
 """The ACT U-Net on other tasks and in other forms: one whole training each.
 
     python benchmarks/flood_fill.py --keep DIR
-    python benchmarks/image_tasks.py --keep DIR --jobs 2
+    python benchmarks/image_tasks.py --keep DIR --seeds 0 1 2
 
 Reads the mazes, and for 32 x 32 the networks, that the first command left in DIR. Figures are those
 of the test split; nothing was chosen on it. Writes results/image_tasks.{json,md} after every run;
-what is recorded is not repeated. `--seeds 0 1 2` trains from each of them.
+what is recorded is not repeated.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from machine import hrm, spread, stamp
 
 RESULTS = Path(__file__).parent.parent / "results"
 QUIET = ("plots=false", "progress=false")
-AS_NAME = str.maketrans(" ,:=()", "______")  # a folder's name
+AS_NAME = str.maketrans(" ,:=()'", "_______")  # a folder's name
 PONDERNET, SHORTER = "PonderNet, whole", "PonderNet, 2,400 updates"
 LAST = "all 16 steps, by the last answer alone"
 AFTERWARDS = (
@@ -59,6 +59,13 @@ RUNS = {
         "--task pathfinder --size 32 --count 20000 --seed 0",
         step_penalty=0.001,
     ),
+    "Pathfinder, the U-Net's decoder": Run(
+        "arch.decoder=full",
+        "pathfinder",
+        "pathfinder_32",
+        "--task pathfinder --size 32 --count 20000 --seed 0",
+        step_penalty=0.001,
+    ),
     **{
         name: Run(
             settings,
@@ -70,9 +77,13 @@ RUNS = {
         for name, settings in (
             ("digit scenes", "arch.late_weight=0"),
             ("digit scenes, late_weight 1", "arch.late_weight=1"),
-            (
-                "digit scenes, a policy learned afterwards, late_weight 1",
-                f"init_from={{keep}}/tasks/{{seed}}_digit_scenes arch.late_weight=1 {AFTERWARDS}",
+            *(
+                (
+                    f"digit scenes, a policy learned afterwards{told}",
+                    f"init_from={{keep}}/tasks/{{seed}}_digit_scenes arch.late_weight={weight} "
+                    + AFTERWARDS,
+                )
+                for told, weight in (("", 0), (", late_weight 1", 1))
             ),
         )
     },
@@ -91,6 +102,7 @@ RUNS = {
     },
     "heads not detached": Run("arch.detach_heads=false"),
     "a global pool": Run("arch.global_pool=true"),
+    "the U-Net's decoder": Run("arch.decoder=full"),
     "all steps from the start": Run("step_curriculum=[]"),
     "easy mazes first": Run("data.easy_first=0.5"),
     "easy mazes first, all steps": Run("data.easy_first=0.5 step_curriculum=[]"),
@@ -162,6 +174,10 @@ def train(root: Path, name: str, seed: int) -> dict[str, Any]:
     )
     last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
     command = "hrm train " + " ".join(given).replace(str(root), "DIR")
+    if run.prepare and run.experiment == "flood_fill":  # Not that experiment's own data.
+        there = f"data/{run.data}"
+        command += f" data.path={there} data.prepare=null"
+        command = f"hrm prepare scenes {run.prepare} --out {there}; {command}"
     return {
         "name": name,
         "seed": seed,
@@ -215,7 +231,11 @@ def main() -> None:
     found = json.loads(path.read_text()) if path.is_file() else {}
     runs: list[dict[str, Any]] = found.get("runs", [])
     root = options.keep.resolve()
-    record = {"command": "python benchmarks/image_tasks.py --keep DIR", **stamp(), "runs": runs}
+    record = {
+        "command": "python benchmarks/image_tasks.py --keep DIR --seeds 0 1 2",
+        **stamp(),
+        "runs": runs,
+    }
 
     def work(task: tuple[str, int]) -> None:
         name, seed = task
