@@ -136,6 +136,13 @@ def test_solve_gives_an_answer_with_its_steps(hrm: Run, folder: Path) -> None:
     assert len(solved["q_halt"]) == len(solved["q_continue"]) == solved["steps"]
 
 
+@pytest.mark.parametrize("most", [1, 6])
+def test_solve_takes_as_many_steps_as_are_given(hrm: Run, folder: Path, most: int) -> None:
+    given = ("solve", folder / "run", PUZZLE, "--max-steps", most, "--json")
+    assert json.loads(hrm(*given, "--halting", "max_steps")[1])["steps"] == most
+    assert json.loads(hrm(*given)[1])["steps"] <= most
+
+
 def test_solve_reads_any_blank_and_shows_boards(hrm: Run, folder: Path) -> None:
     texts = (PUZZLE, PUZZLE.replace(".", "0"), PUZZLE.replace(".", "_"), "1... ..2. .3.. ...4")
     answers = {json.loads(hrm("solve", folder / "run", t, "--json")[1])["answer"] for t in texts}

@@ -87,6 +87,8 @@ def test_a_task_in_the_terminal(hrm: Run, folder: Path) -> None:
     assert status == 0
     assert "task one" in text
     assert text.count("would ") == 3
+    most = ("--halting", "max_steps", "--max-steps", "2")
+    assert hrm("solve", model, "one", "--data", data, *most)[1].count("would ") == 2
     assert "query" in text
     assert "answer: " in text
 

@@ -86,6 +86,24 @@ def test_max_steps_runs_on_and_says_what_the_policy_would_do(
     assert runs["files"] == {}
 
 
+def test_most_steps_are_given_and_a_larger_maze_is_told(
+    hrm: Run, folder: Path, tmp_path: Path
+) -> None:
+    image = maze(tmp_path / "maze.png", 12, 8)
+    more = ("--max-steps", 9, "--halting", "max_steps", "--json")
+    status, text, told = hrm("solve", folder / "maze", image, *more)
+    assert status == 0
+    assert json.loads(text)["steps"] == len(json.loads(text)["threshold"]) == 9
+    assert told == (
+        f"hrm: {image} is 8x12 pixels, and the model learned from 8x8; what is larger than that it "
+        "answers less well\n"
+    )
+    _, text, told = hrm("solve", folder / "maze", maze(image, 11), "--max-steps", 1, "--json")
+    assert (json.loads(text)["policy_steps"], told) == (1, "")
+    status, _, told = hrm("solve", folder / "maze", image, "--max-steps", 0)
+    assert (status, told) == (2, "hrm: --max-steps: got 0, but it is at least 1\n")
+
+
 def test_the_mask_is_that_of_an_evaluation(hrm: Run, folder: Path, tmp_path: Path) -> None:
     """A row of the data set, as a picture, gets the answer and the steps that it gets there."""
     from hrm.data import load_split
@@ -326,7 +344,7 @@ def test_a_model_of_images_and_one_of_puzzles_are_not_confused(
     assert status == 2
     assert "--out: is for an image" in err
     image = maze(tmp_path / "a.png")
-    for size, sentence in ((8, "a maze is read as it is"), (0, "got 0: an image has 1 or more")):
+    for size, sentence in ((8, "a maze is read as it is"), (0, "got 0, but it is at least 1")):
         status, _, err = hrm("solve", folder / "maze", image, "--size", size)
         assert status == 2
         assert err.startswith(f"hrm: --size: {sentence}")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from hrm.errors import UserError
 from hrm.training.metrics import finite
+
+if TYPE_CHECKING:
+    from hrm.models import ACTModel
 
 
 class Parser(argparse.ArgumentParser):
@@ -32,6 +35,12 @@ def at_least(options: argparse.Namespace, **limits: int) -> None:
         value = getattr(options, name)
         if value is not None and value < least:
             raise UserError(f"--{name.replace('_', '-')}: got {value}, but it is at least {least}")
+
+
+def limit_steps(model: ACTModel, most: int | None) -> None:
+    """`--max-steps`: the policy's last step, in place of the one that it was trained with."""
+    if most is not None:
+        model.halting.max_steps = most
 
 
 def print_json(value: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from hrm.commands.arguments import Parser, at_least, print_json
+from hrm.commands.arguments import Parser, at_least, limit_steps, print_json
 from hrm.data.base import SplitName, load_split, looked_at
 from hrm.device import pick_device
 from hrm.errors import UserError
@@ -100,8 +100,7 @@ def run(arguments: list[str]) -> int:
 
     device, seq_len = pick_device(options.device), seq_len_of(options.data, options.split)
     loaded, groups = load_run(options.run, device, seq_len=seq_len), options.groups
-    if options.max_steps is not None:
-        loaded.model.halting.max_steps = options.max_steps
+    limit_steps(loaded.model, options.max_steps)
     if options.data is None and groups is None and not options.all_groups:
         groups = groups_of_run(loaded, options.split)
     figures = figures_of(

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from hrm.commands.arguments import Parser, print_json
+from hrm.commands.arguments import Parser, at_least, limit_steps, print_json
 from hrm.commands.picture import is_picture
 from hrm.commands.solve_arc import reads_grids, solve_arc
 from hrm.commands.solve_image import reads_images, solve_image
@@ -54,6 +54,7 @@ def run(arguments: list[str]) -> int:
         default="adaptive",
         help="stop where the policy says so, or run on and say what it would do",
     )
+    add("--max-steps", type=int, metavar="N", help="most steps (default: as it was trained)")
     add("--out", metavar="DIR", help="of an image or a task: write a picture of all steps here")
     add(
         "--size",
@@ -66,8 +67,7 @@ def run(arguments: list[str]) -> int:
     add("--json", action="store_true", help="print one JSON object, or a list for a file")
     options = parser.parse_args(arguments)
 
-    if options.size is not None and options.size < 1:
-        raise UserError(f"--size: got {options.size}: an image has 1 or more pixels a side")
+    at_least(options, size=1, max_steps=1)
     if len(options.puzzle) == 1 and is_picture(options.puzzle[0]):
         return solve_image(
             options.run,
@@ -75,12 +75,14 @@ def run(arguments: list[str]) -> int:
             size=options.size,
             out=options.out,
             halting=options.halting,
+            max_steps=options.max_steps,
             device=options.device,
             as_json=options.json,
         )
     if options.size is not None:
         raise UserError("--size: is for an image")
     if (loaded := arc_model(options.run, options.puzzle, options.device)) is not None:
+        limit_steps(loaded.model, options.max_steps)
         return solve_arc(
             loaded,
             options.puzzle[0],
@@ -98,6 +100,7 @@ def run(arguments: list[str]) -> int:
     loaded = load_run(options.run, pick_device(options.device), seq_len=cells)
     if reads_images(loaded.model):
         raise UserError(f"{options.run}: this model reads images; give one in place of a puzzle")
+    limit_steps(loaded.model, options.max_steps)
     shape = model_shape(loaded)
     if cells != shape.cells:
         where = options.puzzle[0] if from_file else "PUZZLE"
@@ -124,7 +127,7 @@ def run(arguments: list[str]) -> int:
         trained = loaded.model.halting.values_going_on
         q_continue = done.q_continue[:last, i].tolist() if trained else None
         q_halt = done.q_halt[:last, i].tolist()
-        limit = loaded.model.config.halt_max_steps
+        limit = loaded.model.halting.max_steps
         console.print(
             sudoku_trace(
                 shape,

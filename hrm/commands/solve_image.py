@@ -12,7 +12,7 @@ from jaxtyping import Bool, Integer
 from rich.console import Console
 from rich.text import Text
 
-from hrm.commands.arguments import print_json
+from hrm.commands.arguments import limit_steps, print_json
 from hrm.commands.picture import Picture, read_picture, write_mask
 from hrm.device import pick_device
 from hrm.errors import UserError
@@ -24,6 +24,8 @@ from hrm.training.checkpoint import load_run
 
 SMALL = 48
 """Most rows and columns of a mask that is shown in the terminal."""
+MUCH_LARGER = 1.5
+"""So many times the rows or columns that a model learned from are told."""
 _STYLES = ("dim", "black on bright_blue", "black on bright_green", "black on bright_yellow")
 
 
@@ -34,6 +36,7 @@ def solve_image(
     size: int | None,
     out: str | None,
     halting: HaltingMode,
+    max_steps: int | None,
     device: str,
     as_json: bool,
 ) -> int:
@@ -41,6 +44,7 @@ def solve_image(
 
     Args:
         size: see `read_picture`.
+        max_steps: most steps, None: as the model was trained.
 
     Raises:
         UserError: the model reads no images, the image cannot be read, or `out` not be written.
@@ -51,13 +55,20 @@ def solve_image(
     config = loaded.model.config
     picture = read_picture(Path(file), config, size)
     height, width = picture.counted.shape
-    if config.values == "intensity" and max(height / config.height, width / config.width) > 2:
+    if max(height / config.height, width / config.width) >= MUCH_LARGER:
+        advice = (
+            f"--size {config.height} would show it what it knows"
+            if config.values == "intensity"
+            else "what is larger than that it answers less well"
+        )
         print(
             f"hrm: {file} is {width}x{height} pixels, and the model learned from {config.width}x"
-            f"{config.height}; --size {config.height} would show it what it knows",
+            f"{config.height}; {advice}",
             file=sys.stderr,
         )
-    predictions, found = answers(sized(loaded.model, height, width), picture, halting)
+    model = sized(loaded.model, height, width)
+    limit_steps(model, max_steps)
+    predictions, found = answers(model, picture, halting)
     classes, mask = config.classes, predictions[-1]
     files: dict[str, str] = {}
     if out is not None:

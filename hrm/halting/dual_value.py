@@ -13,16 +13,19 @@ so halting at n costs `J_n = l_n + lambda * n`. Two value functions, neither of 
     contribution tau_n = g(x^n, x^n - x^{n-1}) > 0    what step n has added; S_n is the sum so far
     threshold    o_n = o(x^n) > 0                     how much in all this state asks for
 
+Learned, a contribution is no measure of progress: what lowers the expected cost is to be small
+where steps still pay and large where they no longer do.
+
 The policy is their comparison, halt at the first n with `S_n > o_n`. Its overview calls tau
 objective and o subjective, all its later sections the other way round; the later ones are followed,
 and the code says contribution and threshold.
 
 Of one rollout of K steps all costs are known, hence the best step k*. The threshold learns S at k*
 and the contribution a policy gradient, in turn, from samples where the policy's step is not k*.
-Two departures, without which this does not work: S_{k*} itself as the target is met exactly by a
-policy that goes on at k*, because the comparison is strict, so the target lies half a contribution
-lower; and since all rewards are known, the policy gradient is that of the expected cost, without
-sampling. The text's own forms are settings.
+Two departures: S_{k*} itself as the target is met exactly by a policy that goes on at k*, because
+the comparison is strict, so the target lies half a contribution lower; and since all rewards are
+known, the policy gradient is that of the expected cost, without sampling. The text's own forms are
+settings. On mazes the first makes little difference, and sampling costs a little.
 
 The text's threshold learns at k* alone. Before k* it may then fall below S at no loss, and where
 contributions are as small as they can be, no turn of theirs brings S below it again: the policy
@@ -221,7 +224,8 @@ class DualValue(FromRollouts):
         optimum_tolerance: k* is the first step this close to the lowest cost (0 or more).
         threshold_target: `midpoint`, or `literal` as the text has it.
         contribution_loss: `expected`, or `reinforce`, which samples a step, as an ablation.
-        temperature: of the soft policy at first and at last, in units of a contribution.
+        temperature: of the soft policy at first and at last, in units of S and o, whose scale the
+            anchor holds where the mean contribution is 1.
         anneal_updates: updates after the warm-up in which the temperature goes geometrically from
             the one to the other; 0: it is the last one throughout.
         floor: least chance to halt, and to go on, of the soft policy (0 to below 0.5).

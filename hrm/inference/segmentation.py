@@ -190,14 +190,15 @@ def adaptive_summary(
 def operation_figures(model: ACTModel, mean_steps: float) -> dict[str, float] | None:
     """Multiply-adds of an image, decoded once; None if the model does not tell them.
 
-    `encoder` (once), `iteration` (of each step) and `decoder`; `max_steps` of an image that runs to
-    the last step, `halting` of one that halts after `mean_steps`, and `saved`, the share of the
-    former that the latter leaves out.
+    `encoder` (once), `iteration` (of each step, its `heads` included) and `decoder`; `max_steps` of
+    an image that runs to the last step, for which no head is asked, `halting` of one that halts
+    after `mean_steps`, and `saved`, the share of the former that the latter leaves out.
     """
     if (counter := getattr(model, "operations", None)) is None:
         return None
     parts = counter()
-    whole, halting = parts.total(model.halting.max_steps), parts.total(mean_steps)
+    last, halting = model.halting.max_steps, parts.total(mean_steps)
+    whole = parts.total(last) - last * parts.heads
     told = {"max_steps": whole, "halting": halting, "saved": 1 - halting / whole}
     return {**parts._asdict(), **told}
 

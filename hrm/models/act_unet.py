@@ -54,6 +54,8 @@ class Operations(NamedTuple):
     """Of each step: core and heads."""
     decoder: int
     """Of each answer that is decoded."""
+    heads: int
+    """Of each step, within `iteration`: what only halting needs."""
 
     def total(self, steps: int | float, decodes: int | float = 1) -> int | float:
         """Of an image that takes so many steps."""
@@ -171,14 +173,15 @@ class ACTUNet(ACTModel):
 
     def operations(self) -> Operations:
         """Multiply-adds at this model's size of images."""
-        iteration = self.core.operations()
+        heads = 0
         if self.contribution is not None and self.threshold is not None:
-            iteration += self.contribution.operations(self.core.positions)
-            iteration += self.threshold.operations()
+            heads += self.contribution.operations(self.core.positions)
+            heads += self.threshold.operations()
         if self.halt is not None:
-            iteration += self.halt.operations(self.core.positions)
+            heads += self.halt.operations(self.core.positions)
         encoder = self.encoder.operations() + self.decoder.preparing_operations()
-        return Operations(encoder, iteration, self.decoder.operations())
+        iteration = self.core.operations() + heads
+        return Operations(encoder, iteration, self.decoder.operations(), heads)
 
     def _fresh_sums(self, policy: Halting, slots: int, device: torch.device) -> dict[str, Tensor]:
         """What of `extra` does not come from the encoder."""

@@ -536,6 +536,9 @@ def test_operations_are_those_that_pytorch_counts(variant: str, sizes: dict[str,
     slots = torch.tensor([0])
     assert counted(lambda: model.decode(running, outputs, slots)) == told.decoder
     assert told.total(3) == told.encoder + 3 * told.iteration + told.decoder
+    bare = small_unet(**sizes, **(VARIANTS[variant] | {"halting": "fixed"})).operations()
+    assert told.iteration - told.heads == bare.iteration
+    assert bare.heads == 0
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

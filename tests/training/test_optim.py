@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hrm.models import ACTUNet, CastedSparseEmbeddingSignSGD_Distributed
 from hrm.models.base import ReasoningModule
 from hrm.training.optim import OptimizerConfig, lr_factor, make_optimizers, set_lr
-from tests.models.helpers import small_hrm, small_trm
+from tests.models.helpers import small_hrm, small_trm, small_unet
 
 
 class Toy(nn.Module):
@@ -40,6 +40,15 @@ def test_every_parameter_is_in_exactly_one_optimizer(optimizer: Any, puzzle_emb_
             assert isinstance(optimizers[-1], CastedSparseEmbeddingSignSGD_Distributed)
             assert optimizers[-1].param_groups[0]["lr"] == 1e-2
         assert sorted(held) == sorted(expected)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adam_atan2", "muon"])
+@pytest.mark.parametrize("halting", ["dual_value", "graves"])
+def test_so_is_every_parameter_of_an_image_model(optimizer: Any, halting: str) -> None:
+    model = small_unet(halting=halting)
+    optimizers = make_optimizers(model, OptimizerConfig(optimizer=optimizer))
+    held = [id(p) for o in optimizers for g in o.param_groups for p in g["params"]]
+    assert sorted(held) == sorted(id(p) for p in model.parameters())
 
 
 def test_muon_takes_the_matrices_of_the_levels_alone() -> None:

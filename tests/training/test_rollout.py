@@ -101,7 +101,8 @@ def test_heads_take_turns_after_the_warm_up_and_the_trunk_always_learns(tiny: Co
             if any(not torch.equal(a, b) for a, b in zip(old, groups[name], strict=True))
         })  # fmt: skip
     threshold, contribution = {"trunk", "threshold"}, {"trunk", "contribution"}
-    # A turn in which the policy is right everywhere teaches nothing, but decays no weight either.
+    # A turn in which the policy is right everywhere may move a head by what it has in its moments,
+    # but never the other one.
     expected = [{"trunk"}] * 6 + ([threshold] * 3 + [contribution] * 3) * 2
     for got, most in zip(learned, expected, strict=True):
         assert {"trunk"} <= got <= most
