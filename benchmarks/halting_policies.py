@@ -256,10 +256,11 @@ def report(record: dict[str, Any]) -> str:
     rows = record["rows"]
     seeds = sorted({row["seed"] for row in rows})
     names = chosen(rows, record["first"])
+    commits = ", ".join(dict.fromkeys(row["commit"] for row in rows))
     lines = [
         "# Policies of halting on the same networks: flood fill, 16 x 16",
         "",
-        f"`{record['command']}` at commit {record['commit']}, {record['date']},",
+        f"`{record['command']}` at commits {commits}, {record['date']},",
         f"{record['machine']}. {len(seeds)} networks (seeds), median (range); 1,000 test mazes.",
         f"Every policy learned for {UPDATES} updates on the networks as `benchmarks/flood_fill.py`",
         f"left them; all are judged by the cost `loss + {PENALTY} * step`. Share of the gap: 0 is",
@@ -380,7 +381,8 @@ def main() -> None:
         seed, name = task
         new = unlearned(root, seed) if name == "unlearned" else learned(root, seed, name)
         with lock:
-            rows.extend({"seed": seed, "task": name, **row} for row in new)
+            told = {"seed": seed, "task": name, "commit": record["commit"]}
+            rows.extend({**told, **row} for row in new)
             write()
             print(seed, name, f"{new[0]['steps']:.2f} steps, IoU {new[0]['iou']:.4f}", flush=True)
 
