@@ -6,10 +6,10 @@
 
 For each network that the first command trained, and each that image_tasks.py taught by its last
 answer alone or as PonderNet and then gave a policy, if DIR has them: what k* follows besides the
-seed's eccentricity, how much of the disagreement is near-ties of the cost, how large a contribution
-is around k*, and what a supervised classifier of "n >= k*" that reads states as the value functions
-do would reach. It learns on 8,000 training mazes; figures are those of the test split. Writes
-results/flood_fill_causes.{json,md}; what is recorded is not repeated.
+seed's eccentricity, how much of the disagreement is near-ties of the cost, and what a supervised
+classifier of "n >= k*" that reads states as the value functions do would reach. It learns on 8,000
+training mazes; figures are those of the test split. Writes results/flood_fill_causes.{json,md};
+what is recorded is not repeated.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ RESULTS = Path(__file__).parent.parent / "results"
 PENALTY = 0.01
 BANDS = ((2, 9), (10, 17), (18, 25), (26, 33), (34, 40))
 ROWS, UPDATES = 8000, 1500
-AWAY = (-4, -3, -2, -1, 0, 1)
 POLICIES = {
     "last answer alone": "its policy, learned afterwards",
     "PonderNet's network": "two value functions on the network of: PonderNet, whole",
@@ -138,9 +137,6 @@ def look(path: Path, data: Path) -> dict[str, Any]:
         "ties": ties,
         "a step too early": _missed(cost.numpy(), k, -1),
         "a step too late": _missed(cost.numpy(), k, 1),
-        "contribution": _contributions(
-            recorded.values["contribution"], recorded.task_loss, best.numpy()
-        ),
         "policy": _judged(cost.numpy(), recorded.steps, k),
         "classifier": _judged(cost.numpy(), chosen, k),
     }
@@ -159,19 +155,6 @@ def _missed(cost: np.ndarray, best: np.ndarray, by: int) -> float:
     can = (step >= 1) & (step <= len(cost))
     rows = np.flatnonzero(can)
     return float((cost[step[can] - 1, rows] - cost[best[can] - 1, rows]).mean())
-
-
-def _contributions(
-    tau: np.ndarray, task_loss: np.ndarray, best: np.ndarray
-) -> dict[str, float | None]:
-    """Medians so many steps from k*, and whether more is contributed where the loss falls more."""
-    found: dict[str, float | None] = {}
-    for away in AWAY:
-        step = best + away
-        rows = np.flatnonzero((step >= 1) & (step <= len(tau)))
-        found[f"{away:+}"] = float(np.median(tau[step[rows] - 1, rows]))
-    fall = task_loss[:-1] - task_loss[1:]
-    return {**found, "fall": spearman(tau[1:].ravel(), fall.ravel())}
 
 
 def _judged(cost: np.ndarray, steps: np.ndarray, best: np.ndarray) -> dict[str, float | None]:
@@ -219,9 +202,6 @@ def report(found: dict[str, Any]) -> str:
         row(f"agreement of an oracle that forgives {eps}", "ties", eps)
     for missed in ("a step too early", "a step too late"):
         row(f"cost of halting {missed}", missed, digits=3)
-    for away in AWAY:
-        row(f"median contribution at k* {away:+}", "contribution", f"{away:+}", digits=3)
-    row("Spearman of contributions with the loss's fall in their step", "contribution", "fall")
     for who in ("policy", "classifier"):
         for what in ("too early", "too late", "agreement", "within 1", "gap closed"):
             row(f"{who}: {what}", who, what)

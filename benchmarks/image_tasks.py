@@ -183,6 +183,7 @@ def train(root: Path, name: str, seed: int) -> dict[str, Any]:
         "seed": seed,
         "command": command,
         "commit": stamp()["commit"],
+        "machine": stamp()["machine"],
         "train_s": last["time/train_s"],
         "test": figures,
     }
@@ -192,10 +193,11 @@ def report(record: dict[str, Any]) -> str:
     """The table, a row for each of `RUNS` that has been made: medians and ranges over its seeds."""
     runs = record["runs"]
     head = [title for title, _, _ in COLUMNS]
+    machines = " and ".join(dict.fromkeys(run["machine"] for run in runs))
     lines = [
         "# The ACT U-Net on other tasks and in other forms",
         "",
-        f"`{record['command']}`, {record['date']}, {record['machine']}.",
+        f"`{record['command']}`, {record['date']}, {machines}.",
         "One core a run; median (range) of the seeds named in a row; 1,000 test images; costs with",
         "lambda 0.01, of Pathfinder and digit scenes 0.001. Operations are millions of",
         "multiply-adds of an image: encoder, a step, an answer.",
