@@ -53,6 +53,7 @@ SHOWN_OF_IMAGES = (
     ("halting/agreement", "agreement with the optimal step"),
     ("halting/regret", "regret"),
     ("halting/gap_closed", "share of a fixed depth's regret saved"),
+    ("halting/gap_closed_error", "its standard error over images"),
     ("saved", "share of all operations saved"),
 )
 CALIBRATED = ("stopper", "threshold", "temperature")

@@ -6,7 +6,7 @@ step k*. What each figure is good for:
 - regret is what the policy is meant to lower, in units of the cost. Alone it says little: where all
   rows want the same depth, a constant policy has almost none.
 - gap_closed puts it on a scale from the best fixed depth (0) to the oracle (1); below 0 one had
-  better halt all rows at that depth.
+  better halt all rows at that depth. A few rows may decide it: gap_closed_error tells.
 - agreement counts hits of k* however little a miss costs. Where most rows share one k*, a constant
   policy has much of it.
 - spearman and steps_std show a constant policy for what it is: it has no rank correlation (None)
@@ -58,6 +58,21 @@ def gap_closed(
     """
     fixed = regret(cost, np.full(len(steps), fixed_depth_costs(cost).argmin() + 1))
     return (fixed - regret(cost, steps)) / fixed if fixed > 0 else None
+
+
+def gap_closed_error(
+    cost: Float[np.ndarray, "steps rows"], steps: Integer[np.ndarray, " rows"]
+) -> float | None:
+    """Standard error of `gap_closed` as an estimate for other rows of the same kind.
+
+    That of a ratio of means (delta method), the best fixed depth taken as known. A handful of rows
+    can hold much of the regret, so it may be large where there are many rows.
+    """
+    if (share := gap_closed(cost, steps)) is None:
+        return None
+    fixed = cost[fixed_depth_costs(cost).argmin()].astype(np.float64)
+    saved, gap = fixed - at_step(cost, steps), fixed - cost.min(0)
+    return float(np.sqrt(((saved - share * gap) ** 2).sum()) / gap.sum())
 
 
 def random_halting(
@@ -154,8 +169,8 @@ def policy_figures(
     """All figures of this file by their names.
 
     `step_figures` and `agreement`, `agreement_within_1`, `cost` (mean at the policy's step),
-    `regret`, `gap_closed`, `random_cost`, `oracle_cost` (lowest of each row) and
-    `fixed_depth_costs` (a list). Raises `ValueError` for a step outside of 1 to the number of
+    `regret`, `gap_closed`, `gap_closed_error`, `random_cost`, `oracle_cost` (lowest of each row)
+    and `fixed_depth_costs` (a list). Raises `ValueError` for a step outside of 1 to the number of
     steps.
     """
     return {
@@ -165,6 +180,7 @@ def policy_figures(
         "cost": float(at_step(cost, steps).mean(dtype=np.float64)),
         "regret": regret(cost, steps),
         "gap_closed": gap_closed(cost, steps),
+        "gap_closed_error": gap_closed_error(cost, steps),
         "random_cost": random_halting(cost, steps),
         "oracle_cost": float(cost.min(0).mean(dtype=np.float64)),
         "fixed_depth_costs": fixed_depth_costs(cost).tolist(),

@@ -14,6 +14,7 @@ from hrm.evaluation import (
     by_difficulty,
     fixed_depth_costs,
     gap_closed,
+    gap_closed_error,
     mean_steps,
     policy_figures,
     random_halting,
@@ -68,6 +69,27 @@ def test_where_one_depth_is_best_for_all_there_is_no_gap() -> None:
     cost = np.array([[2.0, 2.0], [1.0, 1.0]])
     assert gap_closed(cost, np.array([1, 2])) is None
     assert regret(cost, np.array([1, 2])) == 0.5
+
+
+def test_the_error_of_the_gap_closed_by_hand() -> None:
+    # Depth 2 is best: rows cost 2 and 1 there, 0 and 4 where the policy halts, 0 and 1 at best.
+    cost, steps = np.array([[0.0, 4.0], [2.0, 1.0]]), np.array([1, 1])
+    assert gap_closed(cost, steps) == (2 - 3) / (2 + 0)
+    # Saved minus -1/2 of the gap: 2 + 1 and -3 + 0.
+    assert gap_closed_error(cost, steps) == pytest.approx(np.sqrt(9 + 9) / 2)
+    assert gap_closed_error(cost, cost.argmin(0) + 1) == 0  # The oracle is one on any rows.
+    assert gap_closed_error(np.array([[2.0, 2.0], [1.0, 1.0]]), steps) is None
+
+
+def test_the_error_of_the_gap_closed_is_that_of_drawing_rows_again() -> None:
+    generator = np.random.default_rng(0)
+    left = generator.integers(1, 9, 400) - np.arange(1, 9)[:, None]
+    cost = 0.2 * np.maximum(left, 0) + 0.05 * np.arange(1, 9)[:, None]
+    steps = (cost.argmin(0) + 1 + (generator.random(400) < 0.2)).clip(max=8)
+    steps[:4] = 1  # A few rows that go badly wrong.
+    drawn = [generator.integers(0, 400, 400) for _ in range(2000)]
+    again = np.std([gap_closed(cost[:, rows], steps[rows]) for rows in drawn])
+    assert gap_closed_error(cost, steps) == pytest.approx(again, rel=0.1)
 
 
 def test_a_step_out_of_range() -> None:
