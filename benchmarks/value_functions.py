@@ -1,12 +1,14 @@
 """What do the two value functions come to mean, and which mazes hold what they leave?
 
     python benchmarks/flood_fill.py --keep DIR
+    python benchmarks/image_tasks.py --keep DIR --seeds 0 1 2
     python benchmarks/value_functions.py --keep DIR
 
-For every network that the first command trained, on 10,000 new mazes: medians of the contribution,
-of S and of the threshold so many steps before or after a maze's k*; whether more is contributed in
-a step in which the loss falls more; and how much of the regret lies in mazes that the network has
-not entirely right after all steps. Writes results/value_functions.{json,md,png}.
+For every network that the first command trained, and that the second let PonderNet teach and then
+gave a policy, on 10,000 new mazes: medians of the contribution, of S and of the threshold so many
+steps before or after a maze's k*; whether more is contributed in a step in which the loss falls
+more; and how much of the regret lies in mazes that the network has not entirely right after all
+steps. Writes results/value_functions.{json,md,png}; groups whose networks DIR lacks are left out.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from image_tasks import PONDERNET, folder_of
 from machine import hrm, spread, stamp
 
 from hrm.data.base import PuzzleSplit, load_split
@@ -82,32 +85,39 @@ def around(values: np.ndarray, best: np.ndarray) -> list[float]:
 
 
 def report(found: dict[str, Any]) -> str:
-    """The tables, medians and ranges over networks."""
-    runs = list(found["runs"].values())
+    """The tables, medians and ranges over the networks of a group."""
+    groups = {title: list(runs.values()) for title, runs in found["groups"].items()}
+    seeds = "; ".join(
+        f"{title}: seeds {', '.join(runs)}" for title, runs in found["groups"].items()
+    )
+    first = next(iter(groups.values()))[0]
     lines = [
         "# Flood fill: what the two value functions mean, and what they leave",
         "",
         f"`{found['command']}` at commit {found['commit']}, {found['date']},",
-        f"{found['machine']}. {len(runs)} networks, median (range); {found['count']} new mazes,",
-        f"lambda {PENALTY}.",
+        f"{found['machine']}. Median (range) over networks ({seeds});",
+        f"{found['count']:,} new mazes, lambda {PENALTY}.",
         "",
-        "| | networks |",
-        "|---|---|",
+        "| | " + " | ".join(groups) + " |",
+        "|---|" + "---|" * len(groups),
     ]
-    for name in runs[0]:
+    for name in first:
         if name != "around":
             digits = 3 if "IoU" in name or "error" in name or "not" in name else 2
-            lines.append(f"| {name} | {spread([run[name] for run in runs], digits)} |")
-    lines += [
-        "",
-        "Medians of mazes so many steps after k*; the policy halts where S exceeds the threshold.",
-        "",
-        "| steps after k* | fall of the loss | contribution | S | threshold |",
-        "|---|---|---|---|---|",
-    ]
-    for i, away in enumerate(AWAY):
-        cells = [spread([run["around"][name][i] for run in runs], 3) for name in runs[0]["around"]]
-        lines.append(f"| {away:+} | " + " | ".join(cells) + " |")
+            cells = [spread([run[name] for run in runs], digits) for runs in groups.values()]
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    for title, runs in groups.items():
+        lines += [
+            "",
+            f"{title}: medians of mazes so many steps after k*; the policy halts where S",
+            "exceeds the threshold.",
+            "",
+            "| steps after k* | fall of the loss | contribution | S | threshold |",
+            "|---|---|---|---|---|",
+        ]
+        for i, away in enumerate(AWAY):
+            cells = [spread([r["around"][name][i] for r in runs], 3) for name in first["around"]]
+            lines.append(f"| {away:+} | " + " | ".join(cells) + " |")
     lines += ["", "![S and threshold around k*](value_functions.png)"]
     return "\n".join(lines) + "\n"
 
@@ -118,28 +128,25 @@ def draw(found: dict[str, Any]) -> None:
 
     from hrm.plots.drawing import save, tidy
 
-    figure = Figure(figsize=(7, 5), layout="constrained")
-    above, below = figure.subplots(2, sharex=True, height_ratios=(2, 1))
+    groups = found["groups"]
+    figure = Figure(figsize=(1 + 4.5 * len(groups), 5), layout="constrained")
+    panels = figure.subplots(
+        2, len(groups), sharex=True, sharey="row", height_ratios=(2, 1), squeeze=False
+    )
     colours = {"S": "#3566a8", "threshold": "#d2691e", "fall": "#777777"}
-    for axes, names in ((above, ("S", "threshold")), (below, ("fall",))):
-        tidy(axes, "both")
-        for name in names:
-            for i, run in enumerate(found["runs"].values()):
-                label = name if i == 0 else None
-                axes.plot(
-                    list(AWAY),
-                    run["around"][name],
-                    "o-",
-                    ms=3,
-                    lw=1,
-                    color=colours[name],
-                    label=label,
-                )
-    above.set_yscale("log")
-    above.set(ylabel="median, log scale")
-    above.legend(frameon=False)
-    above.set_title("The policy halts where S exceeds the threshold", loc="left")
-    below.set(xlabel="steps after the best step k*", ylabel="fall of the loss")
+    for (above, below), (title, runs) in zip(panels.T, groups.items(), strict=True):
+        for axes, names in ((above, ("S", "threshold")), (below, ("fall",))):
+            tidy(axes, "both")
+            for name in names:
+                for i, run in enumerate(runs.values()):
+                    told = {"color": colours[name], "label": name if i == 0 else None}
+                    axes.plot(list(AWAY), run["around"][name], "o-", ms=3, lw=1, **told)
+        above.set_title(title, loc="left")
+        below.set_xlabel("steps after the best step k*")
+    panels[0, 0].set_yscale("log")
+    panels[0, 0].set_ylabel("median, log scale")
+    panels[0, 0].legend(frameon=False)
+    panels[1, 0].set_ylabel("fall of the loss")
     save(figure, RESULTS / "value_functions.png")
 
 
@@ -155,9 +162,20 @@ def main() -> None:
     split = load_split(new, "test")
     known = {maze.tobytes() for maze in np.asarray(load_split(root / "data", "train").inputs)}
     assert not any(maze.tobytes() in known for maze in np.asarray(split.inputs))
-    runs = {str(seed): look(root / f"run{seed}", split) for seed in options.seeds}
+    policy = f"two value functions on the network of: {PONDERNET}"
+    networks = {
+        "deep supervision": {seed: root / f"run{seed}" for seed in options.seeds},
+        "PonderNet's weights, then a policy": {
+            seed: folder_of(root, policy, seed) for seed in options.seeds
+        },
+    }
+    groups = {
+        title: {str(seed): look(run, split) for seed, run in runs.items()}
+        for title, runs in networks.items()
+        if all(run.is_dir() for run in runs.values())
+    }
     command = "python benchmarks/value_functions.py --keep DIR"
-    found = {"command": command, **stamp(), "count": len(split), "runs": runs}
+    found = {"command": command, **stamp(), "count": len(split), "groups": groups}
     path = RESULTS / "value_functions.json"
     path.write_text(json.dumps(found, indent=1) + "\n")
     path.with_suffix(".md").write_text(report(found))
