@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 import statistics
 import tempfile
@@ -70,7 +71,8 @@ def train(root: Path, seed: int, settings: list[str]) -> dict[str, Any]:
         if "eval/iou" in r
     ]
     command = "hrm train " + " ".join(given)
-    told = {"seed": seed, "command": command, "commit": stamp()["commit"]}
+    told = {"seed": seed, "command": command}
+    told |= {k: v for k, v in stamp().items() if k != "date"}
     return {**told, "test": figures, "validation": curve}
 
 
@@ -83,23 +85,32 @@ def draw(run: Path) -> None:
 
 
 def report(record: dict[str, Any]) -> str:
+    """The table, a column for each machine that trained: medians and ranges over seeds."""
     runs = record["runs"]
     commits = ", ".join(dict.fromkeys(run["commit"] for run in runs))
+    machines = list(dict.fromkeys(run["machine"] for run in runs))
+    seeds = [
+        ", ".join(str(run["seed"]) for run in runs if run["machine"] == name) for name in machines
+    ]
     lines = [
         "# Halting by two value functions: flood fill, 16 x 16",
         "",
-        f"`{record['command']}` at commit {commits}, {record['date']},",
-        f"{record['machine']}. One core a run; {len(runs)} seeds, median (range); 1,000 test"
-        f" mazes. {record.get('note', '')}",
+        f"`{record['command']}` at commit {commits}, {record['date']}.",
+        f"One core a run; median (range) over seeds; 1,000 test mazes. {record.get('note', '')}",
         "",
-        "| | goal | measured |",
-        "|---|---|---|",
+        *(f"- {name}: seeds {told}" for name, told in zip(machines, seeds, strict=True)),
+        "",
+        "| | goal | " + " | ".join(machines) + " |",
+        "|---|---|" + "---|" * len(machines),
     ]
     for name, (goal, read) in ROWS.items():
-        values = [v for v in (read(run["test"]) for run in runs) if v is not None]
-        if values:
+        cells = []
+        for where in machines:
+            found = [read(run["test"]) for run in runs if run["machine"] == where]
+            values = [v for v in found if v is not None] or [math.nan]
             low, mid, high = (f"{f(values):.4g}" for f in (min, statistics.median, max))
-            lines.append(f"| {name} | {goal} | {mid} ({low} to {high}) |")
+            cells.append(f"{mid} ({low} to {high})")
+        lines.append(f"| {name} | {goal} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
