@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from machine import hrm, stamp
+from machine import hrm, machine, machines_of, stamp
 
 RESULTS = Path(__file__).parent.parent / "results"
 PREPARE = ("--task", "flood_fill", "--size", "16", "--count", "40000", "--seed", "0")
@@ -88,7 +88,7 @@ def report(record: dict[str, Any]) -> str:
     """The table, a column for each machine that trained: medians and ranges over seeds."""
     runs = record["runs"]
     commits = ", ".join(dict.fromkeys(run["commit"] for run in runs))
-    machines = list(dict.fromkeys(run["machine"] for run in runs))
+    machines = machines_of(runs)
     seeds = [
         ", ".join(str(run["seed"]) for run in runs if run["machine"] == name) for name in machines
     ]
@@ -119,15 +119,17 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, a core each")
     parser.add_argument("--keep", type=Path, help="folder for data and runs; default: a new one")
+    parser.add_argument("--again", action="store_true", help="also what another machine trained")
     parser.add_argument("--note", default="", help="a sentence for the report")
     parser.add_argument("settings", nargs="*", help="other settings, as key=value")
     options = parser.parse_args()
     path = RESULTS / "flood_fill.json"
     found = json.loads(path.read_text()) if path.is_file() else {}
     runs: list[dict[str, Any]] = found.get("runs", [])
-    done = {run["seed"] for run in runs}
+    here = machine()
+    done = {run["seed"] for run in runs if run["machine"] == here or not options.again}
     command = " ".join(["python benchmarks/flood_fill.py", *options.settings])
-    record = {"command": command, **stamp(), "runs": runs}
+    record = {"command": command, "date": stamp()["date"], "runs": runs}
     record["note"] = options.note or found.get("note", "")
     root = (options.keep or Path(tempfile.mkdtemp(prefix="flood-fill-"))).resolve()
     if not (root / "data").is_dir():
@@ -141,7 +143,7 @@ def main() -> None:
         run = train(root, seed, options.settings)
         with lock:
             runs.append(run)
-            runs.sort(key=lambda r: r["seed"])
+            runs.sort(key=lambda r: (machines_of(runs).index(r["machine"]), r["seed"]))
             write()
             print(
                 json.dumps({k: run["test"][k] for k in ("iou", "halting/gap_closed")}), flush=True

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from machine import hrm, spread, stamp
+from machine import hrm, machine, machines_of, spread, stamp
 
 RESULTS = Path(__file__).parent.parent / "results"
 QUIET = ("plots=false", "progress=false")
@@ -187,7 +187,7 @@ def report(record: dict[str, Any]) -> str:
     """The table, a row for each of `RUNS` that has been made: medians and ranges over its seeds."""
     runs = record["runs"]
     head = [title for title, _, _ in COLUMNS]
-    machines = " and ".join(dict.fromkeys(run["machine"] for run in runs))
+    machines = " and ".join(machines_of(runs))
     lines = [
         "# The ACT U-Net on other tasks and in other forms",
         "",
@@ -224,6 +224,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(RUNS), default=list(RUNS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, a core each")
+    parser.add_argument("--again", action="store_true", help="also what another machine trained")
     options = parser.parse_args()
     path = RESULTS / "image_tasks.json"
     found = json.loads(path.read_text()) if path.is_file() else {}
@@ -231,7 +232,7 @@ def main() -> None:
     root = options.keep.resolve()
     record = {
         "command": "python benchmarks/image_tasks.py --keep DIR --seeds 0 1 2",
-        **stamp(),
+        "date": stamp()["date"],
         "runs": runs,
     }
 
@@ -240,12 +241,22 @@ def main() -> None:
         run = train(root, name, seed)
         with lock:
             runs.append(run)
-            runs.sort(key=lambda r: (list(RUNS).index(r["name"]), r["seed"]))
+            machines = machines_of(runs)
+            runs.sort(
+                key=lambda r: (
+                    list(RUNS).index(r["name"]),
+                    machines.index(r["machine"]),
+                    r["seed"],
+                )
+            )
             path.write_text(json.dumps(record, indent=1) + "\n")
             (RESULTS / "image_tasks.md").write_text(report(record))
             print(name, seed, f"IoU {run['test']['iou']:.3f}", flush=True)
 
-    done = {(run["name"], run["seed"]) for run in runs}
+    here = machine()
+    done = {
+        (run["name"], run["seed"]) for run in runs if run["machine"] == here or not options.again
+    }
     with ThreadPoolExecutor(options.jobs) as pool:
         tasks = [(name, seed) for name in options.only for seed in options.seeds]
         list(pool.map(work, [task for task in tasks if task not in done]))

@@ -8,8 +8,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 
 def hrm(*arguments: str) -> str:
@@ -44,6 +45,11 @@ def stamp() -> dict[str, str]:
     changed = git("status", "--porcelain", "--", "../hrm", "../configs", "../benchmarks/*.py")
     commit = git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
     return {"commit": commit, "date": time.strftime("%Y-%m-%d"), "machine": machine()}
+
+
+def machines_of(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The machines of runs, in the order in which they first stand there."""
+    return list(dict.fromkeys(run["machine"] for run in runs))
 
 
 def machine() -> str:

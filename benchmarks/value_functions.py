@@ -174,6 +174,8 @@ def main() -> None:
         for title, runs in networks.items()
         if all(run.is_dir() for run in runs.values())
     }
+    if not groups:
+        parser.error(f"--keep {root}: has no networks of these seeds")
     command = "python benchmarks/value_functions.py --keep DIR"
     found = {"command": command, **stamp(), "count": len(split), "groups": groups}
     path = RESULTS / "value_functions.json"

@@ -57,6 +57,8 @@ def test_a_maze_with_files(hrm: Run, folder: Path, tmp_path: Path) -> None:
     assert status == 0
     assert 1 <= solved["steps"] <= 5
     assert solved["steps"] == solved["policy_steps"]
+    above = np.array(solved["accumulated"]) > np.array(solved["threshold"])
+    assert solved["halts"] == above[-1]
     for name in ("q_halt", "contribution", "accumulated", "threshold"):
         assert len(solved[name]) == solved["steps"]
     assert np.cumsum(solved["contribution"]) == pytest.approx(solved["accumulated"])
@@ -100,6 +102,9 @@ def test_most_steps_are_given_and_a_larger_maze_is_told(
     )
     _, text, told = hrm("solve", folder / "maze", maze(image, 11), "--max-steps", 1, "--json")
     assert (json.loads(text)["policy_steps"], told) == (1, "")
+    assert json.loads(text)["halts"] is False
+    _, text, _ = hrm("solve", folder / "maze", image, "--max-steps", 1)
+    assert text.startswith("steps: 1; the policy does not halt in them\n")
     status, _, told = hrm("solve", folder / "maze", image, "--max-steps", 0)
     assert (status, told) == (2, "hrm: --max-steps: got 0, but it is at least 1\n")
 

@@ -55,7 +55,7 @@ def solve_image(
     config = loaded.model.config
     picture = read_picture(Path(file), config, size)
     height, width = picture.counted.shape
-    if max(height / config.height, width / config.width) >= MUCH_LARGER:
+    if size is None and max(height / config.height, width / config.width) >= MUCH_LARGER:
         advice = (
             f"--size {config.height} would show it what it knows"
             if config.values == "intensity"
@@ -91,7 +91,10 @@ def solve_image(
         print_json({**about, **found, "pixels": pixels, "files": files})
         return 0
     console = Console()
-    console.print(f"steps: {found['steps']}; the policy halts after step {found['policy_steps']}")
+    when = (
+        f"halts after step {found['policy_steps']}" if found["halts"] else "does not halt in them"
+    )
+    console.print(f"steps: {found['steps']}; the policy {when}")
     for name, path in files.items():
         console.print(f"{name}: {path}", soft_wrap=True)
     if not files:
@@ -124,7 +127,8 @@ def answers(
 ) -> tuple[Integer[np.ndarray, "steps height width"], dict[str, Any]]:
     """The classes after each step that counts, 0 where a pixel has no answer, and for JSON:
 
-    `steps` taken (the policy's, or all of them with max_steps), `policy_steps`, and after each step
+    `steps` taken (the policy's, or all of them with max_steps), `policy_steps`, `halts` (whether it
+    is the policy that ends them there, and not the limit), and after each step
     `q_halt`, `contribution`, `accumulated` and `threshold`, None where the policy has none.
     """
     device = next(model.parameters()).device
@@ -138,7 +142,7 @@ def answers(
     if halting == "adaptive":
         steps = steps[:policy_steps]
     predictions = np.stack([step.logits[0].argmax(-1).cpu().numpy() for step in steps])
-    found: dict[str, Any] = {"steps": len(steps), "policy_steps": policy_steps}
+    found: dict[str, Any] = {"steps": len(steps), "policy_steps": policy_steps, "halts": any(wants)}
     for name in ("q_halt", "contribution", "accumulated", "threshold"):
         known = name in steps[0].values
         found[name] = [float(step.values[name][0]) for step in steps] if known else None

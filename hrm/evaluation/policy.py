@@ -65,10 +65,11 @@ def gap_closed_error(
 ) -> float | None:
     """Standard error of `gap_closed` as an estimate for other rows of the same kind.
 
-    That of a ratio of means (delta method), the best fixed depth taken as known. A handful of rows
-    can hold much of the regret, so it may be large where there are many rows.
+    That of a ratio of means (delta method), the best fixed depth taken as known; None of a single
+    row. A handful of rows can hold much of the regret. So it may be large where there are many, and
+    too small where few of the costly ones are among them.
     """
-    if (share := gap_closed(cost, steps)) is None:
+    if len(steps) < 2 or (share := gap_closed(cost, steps)) is None:
         return None
     fixed = cost[fixed_depth_costs(cost).argmin()].astype(np.float64)
     saved, gap = fixed - at_step(cost, steps), fixed - cost.min(0)

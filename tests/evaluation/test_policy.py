@@ -79,6 +79,7 @@ def test_the_error_of_the_gap_closed_by_hand() -> None:
     assert gap_closed_error(cost, steps) == pytest.approx(np.sqrt(9 + 9) / 2)
     assert gap_closed_error(cost, cost.argmin(0) + 1) == 0  # The oracle is one on any rows.
     assert gap_closed_error(np.array([[2.0, 2.0], [1.0, 1.0]]), steps) is None
+    assert gap_closed_error(cost[:, :1], steps[:1]) is None
 
 
 def test_the_error_of_the_gap_closed_is_that_of_drawing_rows_again() -> None:
