@@ -10,14 +10,13 @@ results/digit_scenes_causes.{json,md}.
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from image_tasks import RUNS, folder_of
-from machine import stamp
+from machine import kept_networks, stamp
 
 from hrm.data.base import load_split
 from hrm.evaluation.segmentation import iou_of
@@ -73,10 +72,7 @@ def report(found: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--keep", type=Path, required=True, help="folder of image_tasks.py's runs")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    options = parser.parse_args()
+    options = kept_networks(__doc__, "image_tasks.py")
     torch.set_num_threads(1)
     runs = {str(seed): look(options.keep, seed) for seed in options.seeds}
     command = "python benchmarks/digit_scenes_causes.py --keep DIR"

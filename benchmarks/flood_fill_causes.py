@@ -14,7 +14,6 @@ what is recorded is not repeated.
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from image_tasks import folder_of
-from machine import stamp
+from machine import kept_networks, stamp
 from torch import Tensor, nn
 
 from hrm.data.base import PuzzleSplit, load_split, spread
@@ -209,10 +208,7 @@ def report(found: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--keep", type=Path, required=True, help="folder of flood_fill.py's runs")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    options = parser.parse_args()
+    options = kept_networks(__doc__, "flood_fill.py")
     torch.set_num_threads(1)
     root = options.keep
     path = RESULTS / "flood_fill_causes.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import statistics
@@ -45,6 +46,14 @@ def stamp() -> dict[str, str]:
     changed = git("status", "--porcelain", "--", "../hrm", "../configs", "../benchmarks/*.py")
     commit = git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
     return {"commit": commit, "date": time.strftime("%Y-%m-%d"), "machine": machine()}
+
+
+def kept_networks(description: str | None, script: str) -> argparse.Namespace:
+    """`keep` and `seeds` of a script that looks at networks which another script trained."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--keep", type=Path, required=True, help=f"folder of {script}'s runs")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    return parser.parse_args()
 
 
 def machines_of(runs: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -13,15 +13,15 @@ steps. Writes results/value_functions.{json,md,png}; groups whose networks DIR l
 
 from __future__ import annotations
 
-import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from image_tasks import PONDERNET, folder_of
-from machine import hrm, spread, stamp
+from machine import hrm, kept_networks, spread, stamp
 
 from hrm.data.base import PuzzleSplit, load_split
 from hrm.evaluation.exact import at_step
@@ -151,10 +151,7 @@ def draw(found: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--keep", type=Path, required=True, help="folder of flood_fill.py's runs")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    options = parser.parse_args()
+    options = kept_networks(__doc__, "flood_fill.py")
     torch.set_num_threads(1)
     root = options.keep
     if not (new := root / "new_mazes").is_dir():
@@ -175,7 +172,7 @@ def main() -> None:
         if all(run.is_dir() for run in runs.values())
     }
     if not groups:
-        parser.error(f"--keep {root}: has no networks of these seeds")
+        sys.exit(f"--keep {root}: has no networks of these seeds")
     command = "python benchmarks/value_functions.py --keep DIR"
     found = {"command": command, **stamp(), "count": len(split), "groups": groups}
     path = RESULTS / "value_functions.json"
