@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from machine import hrm, machine, machines_of, stamp
+from machine import hrm, machines_of, not_repeated, stamp
 
 RESULTS = Path(__file__).parent.parent / "results"
 PREPARE = ("--task", "flood_fill", "--size", "16", "--count", "40000", "--seed", "0")
@@ -126,8 +126,7 @@ def main() -> None:
     path = RESULTS / "flood_fill.json"
     found = json.loads(path.read_text()) if path.is_file() else {}
     runs: list[dict[str, Any]] = found.get("runs", [])
-    here = machine()
-    done = {run["seed"] for run in runs if run["machine"] == here or not options.again}
+    done = {run["seed"] for run in not_repeated(runs, options.again)}
     command = " ".join(["python benchmarks/flood_fill.py", *options.settings])
     record = {"command": command, "date": stamp()["date"], "runs": runs}
     record["note"] = options.note or found.get("note", "")
@@ -143,7 +142,8 @@ def main() -> None:
         run = train(root, seed, options.settings)
         with lock:
             runs.append(run)
-            runs.sort(key=lambda r: (machines_of(runs).index(r["machine"]), r["seed"]))
+            machines = machines_of(runs)
+            runs.sort(key=lambda r: (machines.index(r["machine"]), r["seed"]))
             write()
             print(
                 json.dumps({k: run["test"][k] for k in ("iou", "halting/gap_closed")}), flush=True

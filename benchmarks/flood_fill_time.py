@@ -99,7 +99,7 @@ def measure(run: Path, split: PuzzleSplit, repeats: int, size: int) -> dict[str,
         "ways": ways,
         "beyond": beyond,
         "operations": model.operations()._asdict(),
-        "operations without heads": bare.operations()._asdict(),
+        "operations without heads": model.operations().without_heads()._asdict(),
     }
 
 

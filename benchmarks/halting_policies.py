@@ -82,8 +82,6 @@ def learned(root: Path, seed: int, name: str) -> list[dict[str, Any]]:
 
 def unlearned(root: Path, seed: int) -> list[dict[str, Any]]:
     """Fixed depths, the oracle, and halting on the change of the state, of `seed`'s network."""
-    from flood_fill_time import without_heads
-
     from hrm.inference.segmentation import evaluate_images
 
     model = _open(root / f"run{seed}").model
@@ -92,7 +90,7 @@ def unlearned(root: Path, seed: int) -> list[dict[str, Any]]:
         for split in _splits(root)
     )
     fixed, least = test["halting/fixed_depth_costs"], test["halting/oracle_cost"]
-    best, parts = min(fixed), without_heads(model, "fixed").operations()
+    best, parts = min(fixed), model.operations().without_heads()
     rows = [
         {
             "name": f"{FIXED} {n}",

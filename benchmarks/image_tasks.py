@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from machine import hrm, machine, machines_of, spread, stamp
+from machine import hrm, machines_of, not_repeated, spread, stamp
 
 RESULTS = Path(__file__).parent.parent / "results"
 QUIET = ("plots=false", "progress=false")
@@ -176,8 +176,7 @@ def train(root: Path, name: str, seed: int) -> dict[str, Any]:
         "name": name,
         "seed": seed,
         "command": command,
-        "commit": stamp()["commit"],
-        "machine": stamp()["machine"],
+        **{k: v for k, v in stamp().items() if k != "date"},
         "train_s": last["time/train_s"],
         "test": figures,
     }
@@ -242,21 +241,15 @@ def main() -> None:
         with lock:
             runs.append(run)
             machines = machines_of(runs)
+            names = list(RUNS)
             runs.sort(
-                key=lambda r: (
-                    list(RUNS).index(r["name"]),
-                    machines.index(r["machine"]),
-                    r["seed"],
-                )
+                key=lambda r: (names.index(r["name"]), machines.index(r["machine"]), r["seed"])
             )
             path.write_text(json.dumps(record, indent=1) + "\n")
             (RESULTS / "image_tasks.md").write_text(report(record))
             print(name, seed, f"IoU {run['test']['iou']:.3f}", flush=True)
 
-    here = machine()
-    done = {
-        (run["name"], run["seed"]) for run in runs if run["machine"] == here or not options.again
-    }
+    done = {(run["name"], run["seed"]) for run in not_repeated(runs, options.again)}
     with ThreadPoolExecutor(options.jobs) as pool:
         tasks = [(name, seed) for name in options.only for seed in options.seeds]
         list(pool.map(work, [task for task in tasks if task not in done]))

@@ -61,6 +61,12 @@ def machines_of(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(run["machine"] for run in runs))
 
 
+def not_repeated(runs: Sequence[dict[str, Any]], again: bool) -> list[dict[str, Any]]:
+    """The recorded runs that count as done: all, or with `again` this machine's own."""
+    here = machine()
+    return [run for run in runs if run["machine"] == here or not again]
+
+
 def machine() -> str:
     """Cores, processor, memory and versions."""
     import torch

@@ -25,7 +25,7 @@ from machine import hrm, kept_networks, spread, stamp
 
 from hrm.data.base import PuzzleSplit, load_split
 from hrm.evaluation.exact import at_step
-from hrm.evaluation.policy import gap_closed, gap_closed_error, policy_figures, spearman
+from hrm.evaluation.policy import gap_closed, policy_figures, spearman
 from hrm.evaluation.segmentation import exactly_right_of, iou_of
 from hrm.halting import costs, optimal_step
 from hrm.inference.image_steps import record
@@ -43,6 +43,7 @@ FIGURES = {
     "agreement with k*": "agreement",
     "within one step": "agreement_within_1",
     "gap closed": "gap_closed",
+    "gap closed, standard error": "gap_closed_error",
 }
 VALUES = {"contribution": "contribution", "accumulated": "S", "threshold": "threshold"}
 
@@ -50,8 +51,8 @@ VALUES = {"contribution": "contribution", "accumulated": "S", "threshold": "thre
 def look(path: Path, split: PuzzleSplit) -> dict[str, Any]:
     """The figures of one network."""
     seen = record(load_run(path).model, split, loss="softmax")
-    cost = costs(torch.from_numpy(seen.task_loss), PENALTY).numpy()
-    best = optimal_step(torch.from_numpy(cost), 0.0).numpy()
+    known = costs(torch.from_numpy(seen.task_loss), PENALTY)
+    cost, best = known.numpy(), optimal_step(known, 0.0).numpy()
     left = (at_step(cost, seen.steps) - cost.min(0)).astype(np.float64)
     wrong = exactly_right_of(seen.counts)[-1] == 0
     fall = seen.task_loss[:-1] - seen.task_loss[1:]
@@ -62,7 +63,6 @@ def look(path: Path, split: PuzzleSplit) -> dict[str, Any]:
         "IoU after all steps": float(overlap[-1].mean()),
         "IoU where the policy halts": float(at_step(overlap, seen.steps).mean()),
         **{title: whole[name] for title, name in FIGURES.items()},
-        "gap closed, standard error": gap_closed_error(cost, seen.steps),
         "mazes not entirely right": float(wrong.mean()),
         "their share of the regret": float(left[wrong].sum() / left.sum()),
         "gap closed among the others": gap_closed(cost[:, ~wrong], seen.steps[~wrong]),

@@ -197,8 +197,8 @@ def operation_figures(model: ACTModel, mean_steps: float) -> dict[str, float] | 
     if (counter := getattr(model, "operations", None)) is None:
         return None
     parts = counter()
-    last, halting = model.halting.max_steps, parts.total(mean_steps)
-    whole = parts.total(last) - last * parts.heads
+    whole = parts.without_heads().total(model.halting.max_steps)
+    halting = parts.total(mean_steps)
     told = {"max_steps": whole, "halting": halting, "saved": 1 - halting / whole}
     return {**parts._asdict(), **told}
 

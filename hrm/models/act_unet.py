@@ -61,6 +61,10 @@ class Operations(NamedTuple):
         """Of an image that takes so many steps."""
         return self.encoder + steps * self.iteration + decodes * self.decoder
 
+    def without_heads(self) -> Operations:
+        """Of the same network where nothing asks when to halt."""
+        return self._replace(iteration=self.iteration - self.heads, heads=0)
+
 
 class ACTUNet(ACTModel):
     """`ACTUNet(config)`: `config` is a dict or `ACTUNetConfig`.

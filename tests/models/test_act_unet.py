@@ -539,6 +539,7 @@ def test_operations_are_those_that_pytorch_counts(variant: str, sizes: dict[str,
     bare = small_unet(**sizes, **(VARIANTS[variant] | {"halting": "fixed"})).operations()
     assert told.iteration - told.heads == bare.iteration
     assert bare.heads == 0
+    assert told.without_heads() == bare
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

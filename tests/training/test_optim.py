@@ -1,6 +1,7 @@
 """Optimizers: every parameter in exactly one, first updates by hand, and the schedule."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -27,13 +28,18 @@ class Toy(nn.Module):
         return self.level.layers[0].weight
 
 
+def held_by(optimizers: Sequence[torch.optim.Optimizer]) -> list[int]:
+    """What they hold, by `id`, as often as they do."""
+    return [id(p) for o in optimizers for g in o.param_groups for p in g["params"]]
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "adam_atan2", "muon"])
 @pytest.mark.parametrize("puzzle_emb_ndim", [0, 16])
 def test_every_parameter_is_in_exactly_one_optimizer(optimizer: Any, puzzle_emb_ndim: int) -> None:
     settings = {"puzzle_emb_ndim": puzzle_emb_ndim, "num_puzzle_identifiers": 4}
     for model in (small_hrm(**settings), small_trm(**settings), small_trm(mlp_t=True, **settings)):
         optimizers = make_optimizers(model, OptimizerConfig(optimizer=optimizer))
-        held = [id(p) for o in optimizers for g in o.param_groups for p in g["params"]]
+        held = held_by(optimizers)
         expected = [id(p) for p in model.parameters()]
         if puzzle_emb_ndim:
             expected += [id(t) for t in model.puzzle_emb.optimizer_tensors()]
@@ -47,8 +53,7 @@ def test_every_parameter_is_in_exactly_one_optimizer(optimizer: Any, puzzle_emb_
 def test_so_is_every_parameter_of_an_image_model(optimizer: Any, halting: str) -> None:
     model = small_unet(halting=halting)
     optimizers = make_optimizers(model, OptimizerConfig(optimizer=optimizer))
-    held = [id(p) for o in optimizers for g in o.param_groups for p in g["params"]]
-    assert sorted(held) == sorted(id(p) for p in model.parameters())
+    assert sorted(held_by(optimizers)) == sorted(id(p) for p in model.parameters())
 
 
 def test_muon_takes_the_matrices_of_the_levels_alone() -> None:
